@@ -1,0 +1,1 @@
+"""Cell types from multiplex tissue images without segmentation masks."""

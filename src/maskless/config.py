@@ -1,0 +1,165 @@
+"""What a study asks for: the settings of every stage, their presets, and study.toml.
+
+Each class is one table of study.toml; each field's description becomes its comment there.
+Lengths are in micrometres, so one file serves images of any resolution.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Preset = Literal["default", "paper", "small"]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all tables: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageSettings(Settings):
+    paths: tuple[str, ...] = Field(
+        (), description="image files or folders, relative to this file or absolute"
+    )
+    panel: str | None = Field(
+        None, description="panel.csv with the columns channel, name[, metal, kind, used]"
+    )
+    um_per_pixel: Positive | None = Field(
+        None, description="pixel size, where the files do not say it (or to overrule them)"
+    )
+    background: tuple[str, ...] = Field(
+        (), description="channels to leave out of training, beside those the panel marks"
+    )
+    nuclear: tuple[str, ...] = Field(
+        (), description="channels that show nuclei, beside those the panel marks"
+    )
+
+
+class CleanSettings(Settings):
+    hot_pixels: bool = Field(True, description="replace single pixels far above their neighbours")
+    hot_pixel_threshold: Positive = Field(
+        50.0, description="counts above the brightest of the 8 neighbours (steinbock's filter)"
+    )
+    scaling: Literal["arcsinh", "percentile", "none"] = Field(
+        "arcsinh", description="arcsinh(x / cofactor) or x, divided by the cohort's percentile"
+    )
+    cofactor: Positive | Literal["auto"] = Field(
+        "auto", description="for arcsinh; auto = from each channel's own counts, cohort-wide"
+    )
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(
+        99.7, description="of the cohort's pixels of a channel, becomes 1"
+    )
+
+
+class DetectSettings(Settings):
+    method: Literal["dog", "cellpose", "masks", "centres"] = Field(
+        "dog", description="embedded detector, Cellpose (extra), given masks, given centres"
+    )
+    nuclear_radius_um: Positive = Field(2.4, description="typical radius of a nucleus")
+    min_distance_um: Positive = Field(2.4, description="least distance of two centres")
+    peak_threshold: Fraction = Field(
+        0.15, description="weakest peak, as a share of the 90th percentile of peak heights"
+    )
+    foreground: Positive = Field(0.75, description="times Otsu's threshold of the nuclear signal")
+    files: str | None = Field(
+        None,
+        description="for masks or centres: a path with {image}, as 'masks/{image}.tif' or "
+        "'{image}/objects.csv'",
+    )
+    cellpose_model: str | None = Field(None, description="for cellpose: weights file or model name")
+
+
+class EncoderSettings(Settings):
+    width: Annotated[int, Field(ge=1, le=64)] = Field(8, description="features of a marker")
+    blocks: tuple[int, ...] = Field(
+        (2,), description="NeXt-Channel blocks in each stage; stages are parted by 2 x 2 pooling"
+    )
+    kernel: Literal[3, 5, 7] = Field(3, description="edge of the depthwise kernel, pixels")
+    expansion: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="of the block's inner layer"
+    )
+    stem_stride: Literal[1, 2] = Field(2, description="2 costs a quarter")
+    norm: Literal["marker", "none"] = Field(
+        "marker", description="marker = LayerNorm over one marker's features at each pixel"
+    )
+    pooling: Literal["mean", "centre"] = Field(
+        "centre", description="mean of the view, or weighted towards its centre"
+    )
+    pooling_radius_um: Positive = Field(3.0, description="sigma of the centre weighting")
+    embedding: Annotated[int, Field(ge=2, le=4096)] = Field(256, description="length N")
+
+
+class TrainSettings(Settings):
+    pixel_um: Positive = Field(1.0, description="pixel size of the views; images are resampled")
+    view_um: tuple[Positive, ...] = Field(
+        (16.0, 16.0, 14.0, 12.0), description="edges of the views of one cell"
+    )
+    steps: Annotated[int, Field(ge=0)] = Field(600, description="optimiser steps (0 = untrained)")
+    cells_per_step: Annotated[int, Field(ge=2)] = Field(256, description="cells in a batch")
+    optimizer: Literal["adamw", "lars"] = Field(
+        "adamw", description="LARS as in the paper, or AdamW"
+    )
+    learning_rate: Positive = Field(2e-3, description="highest, after warm-up")
+    momentum: Fraction = Field(0.9, description="of LARS")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4)
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(10, description="then a cosine to zero")
+    temperature: Positive = Field(0.2, description="of NT-Xent")
+    projection: bool = Field(True, description="a 256-256-128 head between embedding and loss")
+    gain: tuple[Positive, Positive] = Field((0.5, 2.0), description="random factor on intensity")
+    gain_per_marker: bool = Field(True, description="a factor for each marker, or one a view")
+    noise: Annotated[float, Field(ge=0)] = Field(0.1, description="largest sigma of Gaussian noise")
+    zoom: tuple[Positive, Positive] = Field((0.9, 1.1))
+    rotate: bool = Field(True, description="by any angle")
+    flip: bool = Field(True)
+    jitter_um: Annotated[float, Field(ge=0)] = Field(0.0, description="largest shift of the centre")
+    checkpoint_seconds: Positive = Field(60.0, description="how often training is saved")
+
+
+class EmbedSettings(Settings):
+    view_um: Positive = Field(16.0, description="edge of the view that is embedded")
+
+
+class ClusterSettings(Settings):
+    k: Annotated[int, Field(ge=1)] = Field(30, description="nearest neighbours")
+    resolution: Positive = Field(1.0, description="of the modularity; higher gives more clusters")
+    min_size: Annotated[int, Field(ge=1)] = Field(
+        50, description='smaller clusters become "-1" (unknown)'
+    )
+
+
+class UmapSettings(Settings):
+    k: Annotated[int, Field(ge=2)] = Field(15, description="nearest neighbours")
+    min_dist: Fraction = Field(0.1)
+    epochs: Annotated[int, Field(ge=1)] = Field(200)
+    max_cells: Annotated[int, Field(ge=2)] = Field(
+        100_000, description="laid out together; further cells are placed among them"
+    )
+
+
+class ReportSettings(Settings):
+    gallery_markers: Annotated[tuple[str, ...], Field(max_length=6)] = Field(
+        (), description="up to 6 markers for galleries and tissue; empty = the most telling ones"
+    )
+    label: str | None = Field(
+        None, description="column of cells.h5ad's obs to colour by, beside cluster and image"
+    )
+
+
+class Config(Settings):
+    """study.toml as a whole."""
+
+    preset: Preset = Field("default", description="where values left out come from")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="fixes every random choice")
+    images: ImageSettings = ImageSettings()
+    clean: CleanSettings = CleanSettings()
+    detect: DetectSettings = DetectSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    train: TrainSettings = TrainSettings()
+    embed: EmbedSettings = EmbedSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    umap: UmapSettings = UmapSettings()
+    report: ReportSettings = ReportSettings()

@@ -1,0 +1,23 @@
+"""Shared by all tests: where the real images are, and small made ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real images; tests that need it skip where it is absent.
+
+    It is looked for in the environment variable MASKLESS_DATA and in ``shared/data`` beside the
+    checkout.
+    """
+    places = [Path(p) for p in [os.environ.get("MASKLESS_DATA", "")] if p]
+    places.append(Path(__file__).resolve().parents[2] / "shared" / "data")
+    for place in places:
+        if (place / "spleen_imc" / "panel.csv").is_file():
+            return place
+    pytest.skip("the real images are not here (set MASKLESS_DATA to their folder)")
