@@ -1,1 +1,111 @@
-"""Cell types from multiplex tissue images without segmentation masks."""
+"""Cell types from multiplex tissue images without segmentation masks.
+
+::
+
+    import maskless as mx
+    images  = mx.clean(mx.read_images("raw/", panel="panel.csv"))
+    cells   = mx.detect(images)
+    encoder = mx.train(images, cells)
+    cells   = mx.embed(encoder, images, cells)
+    mx.cluster(cells); mx.umap(cells); mx.plot.heatmap(cells)
+
+Names are imported when they are first used, so that ``import maskless`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from maskless._version import __version__
+
+if TYPE_CHECKING:
+    from maskless import plot
+    from maskless.analysis import phenograph
+    from maskless.cells import detect, detect_nuclei
+    from maskless.config import (
+        CleanSettings,
+        ClusterSettings,
+        DetectSettings,
+        EmbedSettings,
+        EncoderSettings,
+        TrainSettings,
+        UmapSettings,
+    )
+    from maskless.encoder import Encoder, load_encoder, save_encoder
+    from maskless.errors import MasklessError
+    from maskless.images import Image, ImageSet, Panel, clean, read_images, read_panel
+    from maskless.pipeline import cluster, embed, train, umap
+    from maskless.simulate import simulate
+
+__all__ = [
+    "CleanSettings",
+    "ClusterSettings",
+    "DetectSettings",
+    "EmbedSettings",
+    "Encoder",
+    "EncoderSettings",
+    "Image",
+    "ImageSet",
+    "MasklessError",
+    "Panel",
+    "TrainSettings",
+    "UmapSettings",
+    "__version__",
+    "clean",
+    "cluster",
+    "detect",
+    "detect_nuclei",
+    "embed",
+    "load_encoder",
+    "phenograph",
+    "plot",
+    "read_images",
+    "read_panel",
+    "save_encoder",
+    "simulate",
+    "train",
+    "umap",
+]
+
+_HOME = {
+    "CleanSettings": "config",
+    "ClusterSettings": "config",
+    "DetectSettings": "config",
+    "EmbedSettings": "config",
+    "Encoder": "encoder",
+    "EncoderSettings": "config",
+    "Image": "images",
+    "ImageSet": "images",
+    "MasklessError": "errors",
+    "Panel": "images",
+    "TrainSettings": "config",
+    "UmapSettings": "config",
+    "clean": "images",
+    "cluster": "pipeline",
+    "detect": "cells",
+    "detect_nuclei": "cells",
+    "embed": "pipeline",
+    "load_encoder": "encoder",
+    "phenograph": "analysis",
+    "read_images": "images",
+    "read_panel": "images",
+    "save_encoder": "encoder",
+    "simulate": "simulate",
+    "train": "pipeline",
+    "umap": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("maskless.plot")
+    if name in _HOME:
+        value = getattr(import_module(f"maskless.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'maskless' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

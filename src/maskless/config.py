@@ -6,9 +6,14 @@ Lengths are in micrometres, so one file serves images of any resolution.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskless.errors import SettingsError
 
 Preset = Literal["default", "paper", "small"]
 Positive = Annotated[float, Field(gt=0)]
@@ -105,16 +110,18 @@ class TrainSettings(Settings):
     )
     learning_rate: Positive = Field(2e-3, description="highest, after warm-up")
     momentum: Fraction = Field(0.9, description="of LARS")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4)
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        1e-4, description="pull of the weights to zero"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(10, description="then a cosine to zero")
     temperature: Positive = Field(0.2, description="of NT-Xent")
     projection: bool = Field(True, description="a 256-256-128 head between embedding and loss")
     gain: tuple[Positive, Positive] = Field((0.5, 2.0), description="random factor on intensity")
     gain_per_marker: bool = Field(True, description="a factor for each marker, or one a view")
     noise: Annotated[float, Field(ge=0)] = Field(0.1, description="largest sigma of Gaussian noise")
-    zoom: tuple[Positive, Positive] = Field((0.9, 1.1))
+    zoom: tuple[Positive, Positive] = Field((0.9, 1.1), description="random magnification")
     rotate: bool = Field(True, description="by any angle")
-    flip: bool = Field(True)
+    flip: bool = Field(True, description="left-right and up-down")
     jitter_um: Annotated[float, Field(ge=0)] = Field(0.0, description="largest shift of the centre")
     checkpoint_seconds: Positive = Field(60.0, description="how often training is saved")
 
@@ -133,8 +140,8 @@ class ClusterSettings(Settings):
 
 class UmapSettings(Settings):
     k: Annotated[int, Field(ge=2)] = Field(15, description="nearest neighbours")
-    min_dist: Fraction = Field(0.1)
-    epochs: Annotated[int, Field(ge=1)] = Field(200)
+    min_dist: Fraction = Field(0.1, description="least distance of two cells in the layout")
+    epochs: Annotated[int, Field(ge=1)] = Field(200, description="rounds of the layout")
     max_cells: Annotated[int, Field(ge=2)] = Field(
         100_000, description="laid out together; further cells are placed among them"
     )
@@ -163,3 +170,135 @@ class Config(Settings):
     cluster: ClusterSettings = ClusterSettings()
     umap: UmapSettings = UmapSettings()
     report: ReportSettings = ReportSettings()
+
+
+# What a preset says differently from the defaults above. "paper" is Gutwein et al. 2024 as
+# told in docs/method.md; the paper does not state the encoder's widths.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {},
+    "paper": {
+        "encoder": {"blocks": (1, 1), "stem_stride": 1, "pooling": "mean"},
+        "train": {
+            "steps": 5000,
+            "cells_per_step": 768,
+            "optimizer": "lars",
+            "learning_rate": 4.6,
+            "weight_decay": 1e-6,
+        },
+        "cluster": {"k": 8},
+    },
+    "small": {
+        "encoder": {"width": 4},
+        "train": {"steps": 200, "cells_per_step": 128},
+        "umap": {"epochs": 100},
+    },
+}
+
+
+def resolve(content: Mapping[str, Any], source: str | Path = "study.toml") -> Config:
+    """Settings of a study: its preset, overlaid with what its file says.
+
+    Parameters
+    ----------
+    content
+        Tables of study.toml, possibly with keys left out.
+    source
+        Named in the error.
+
+    Raises
+    ------
+    SettingsError
+        If a key is unknown or a value makes no sense; one line naming file, key and value.
+    """
+    preset = content.get("preset", "default")
+    if preset not in PRESETS:
+        raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    merged: dict[str, Any] = {name: dict(table) for name, table in PRESETS[preset].items()}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            merged[key] = {**merged.get(key, {}), **value}
+        else:
+            merged[key] = value
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(
+                f"{source}: there is no setting {key!r}. See the comments of a file written by "
+                "`maskless init`"
+            ) from None
+        raise SettingsError(
+            f"{source}: {key} is {first['input']!r}: {first['msg'].lower()}"
+        ) from None
+
+
+def load_config(path: Path) -> Config:
+    """Read study.toml.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not TOML, or holds an unknown key or a senseless value.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: no such file. Make a study with: maskless init STUDY IMAGES..."
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: this is not a readable TOML file ({error})") from error
+    return resolve(content, path)
+
+
+def to_toml(config: Config, notes: Mapping[str, str] | None = None) -> str:
+    """study.toml with every setting, its value and what it means.
+
+    Parameters
+    ----------
+    config
+        What to write; ``load_config`` gives it back unchanged.
+    notes
+        Further comment lines for a table, by its name.
+    """
+    lines = [
+        "# A study of maskless. Edit it, then: maskless run THIS_FOLDER",
+        "# Only the stages that a change touches are computed again.",
+        "",
+    ]
+    tables: list[tuple[str, Settings]] = []
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Settings):
+            tables.append((name, value))
+        else:
+            lines.append(_setting(name, value, info.description))
+    for name, table in tables:
+        lines += ["", f"[{name}]"]
+        lines += [f"# {line}" for line in (notes or {}).get(name, "").splitlines()]
+        for key, info in type(table).model_fields.items():
+            lines.append(_setting(key, getattr(table, key), info.description))
+    return "\n".join(lines) + "\n"
+
+
+def _setting(key: str, value: object, description: str | None) -> str:
+    comment = f"  # {description}" if description else ""
+    if value is None:
+        return f"# {key} ={comment}"
+    return f"{key} = {_toml_value(value)}{comment}"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in escaped
+        )
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    return repr(value)

@@ -1,0 +1,263 @@
+"""The command line: parse, call, print. No science.
+
+Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskless.errors import MasklessError
+from maskless.study import STAGES
+
+app = typer.Typer(
+    name="maskless",
+    help="Cell types from multiplex tissue images without segmentation masks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder with a study.toml.")]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Leave out images that cannot be used, and say which.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Treat a recorded problem of an image as an error.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    if version:
+        from maskless._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="New folder to work in.")] = Path(
+        "maskless-demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Make a small simulated study, run everything and say where the report is.
+
+    Example: maskless demo my-first-study
+    """
+    from maskless.demo import run_demo
+
+    _show_progress(quiet)
+    print(run_demo(folder))
+
+
+@app.command()
+def init(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="New folder for the study.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="Image files or folders.")
+    ],
+    panel: Annotated[
+        Path | None, typer.Option(help="panel.csv: channel, name[, metal, kind, used].")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="default, paper or small.")] = "default",
+    um_per_pixel: Annotated[
+        float | None, typer.Option(help="Pixel size in um, where the files do not say it.")
+    ] = None,
+    background: Annotated[
+        list[str] | None, typer.Option(help="Channel to leave out of training; may be repeated.")
+    ] = None,
+    nuclear: Annotated[
+        list[str] | None, typer.Option(help="Channel that shows nuclei; may be repeated.")
+    ] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="Take centres from masks: a path with {image}.")
+    ] = None,
+    centres: Annotated[
+        str | None, typer.Option(help="Take centres from CSV tables: a path with {image}.")
+    ] = None,
+    keep_going: KeepGoing = False,
+) -> None:
+    """Look at the images and write STUDY/study.toml, with comments, to be edited.
+
+    Example: maskless init spleen data/spleen_imc --panel data/spleen_imc/panel.csv
+    """
+    from maskless.initialise import init_study
+
+    print(
+        init_study(
+            study,
+            images,
+            panel=panel,
+            preset=preset,
+            um_per_pixel=um_per_pixel,
+            background=tuple(background or ()),
+            nuclear=tuple(nuclear or ()),
+            masks=masks,
+            centres=centres,
+            keep_going=keep_going,
+        )
+    )
+
+
+@app.command()
+def run(
+    study: StudyFolder,
+    first: Annotated[
+        str | None, typer.Option("--from", help=f"Compute again from: {', '.join(STAGES)}.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    keep_going: KeepGoing = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring the study up to date: every stage whose inputs or settings changed.
+
+    Example: maskless run spleen --until cluster
+    """
+    _run_stages(study, first, last, keep_going=keep_going, strict=strict, quiet=quiet)
+
+
+def _add_stage_command(stage: str, what: str) -> None:
+    def command(
+        study: StudyFolder,
+        keep_going: KeepGoing = False,
+        strict: Strict = False,
+        quiet: Quiet = False,
+    ) -> None:
+        _run_stages(study, stage, stage, keep_going=keep_going, strict=strict, quiet=quiet)
+
+    command.__doc__ = f"{what}\n\nExample: maskless {stage} spleen"
+    app.command(stage)(command)
+
+
+for _stage, _what in {
+    "read": "Stage 1: read every image once, check it against the panel, record problems.",
+    "clean": "Stage 2: filter hot pixels, scale intensities over the cohort, store OME-Zarr.",
+    "detect": "Stage 3: find the cell centres.",
+    "train": "Stage 4: train the channel-separate encoder (goes on from its checkpoint).",
+    "embed": "Stage 5: embed every cell.",
+    "cluster": "Stage 6: PhenoGraph.",
+    "umap": "Stage 7: lay the cells out in two dimensions.",
+    "report": "Stage 8: draw the figures and write report.html.",
+}.items():
+    _add_stage_command(_stage, _what)
+
+
+@app.command()
+def explain(
+    study: StudyFolder,
+    between: Annotated[
+        tuple[str, str],
+        typer.Option(metavar="A B", help="Two clusters; B may be 'rest' for all others."),
+    ],
+    by: Annotated[str, typer.Option(help="Column of obs that holds A and B.")] = "cluster",
+) -> None:
+    """Say which markers part two clusters, in shares that add up to 100 %.
+
+    Example: maskless explain spleen --between 0 3
+    """
+    from maskless.stages import explain_clusters
+
+    print(explain_clusters(study, between[0], between[1], by))
+
+
+@app.command()
+def info(study: StudyFolder) -> None:
+    """Say what is there, what is stale, and how good the staining is.
+
+    Example: maskless info spleen
+    """
+    from maskless.info import describe
+
+    print(describe(study))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for images and truth.")],
+    preset: Annotated[str, typer.Option(help="demo or bone_marrow.")] = "demo",
+    images: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every random choice.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make images of tissue whose truth is known, to try methods on.
+
+    Example: maskless simulate tissue --preset demo
+    """
+    from maskless.simulate import simulate as make
+
+    _show_progress(quiet)
+    print(f"simulated images and their truth are in {make(out, preset, images=images, seed=seed)}")
+
+
+def _run_stages(
+    study: Path,
+    first: str | None,
+    last: str | None,
+    *,
+    keep_going: bool,
+    strict: bool,
+    quiet: bool,
+) -> None:
+    from maskless.stages import run_study
+
+    for stage in (first, last):
+        if stage is not None and stage not in STAGES:
+            raise typer.BadParameter(f"{stage!r} is no stage; expected one of {', '.join(STAGES)}")
+    _show_progress(quiet)
+    try:
+        print(run_study(study, first=first, last=last, keep_going=keep_going, strict=strict))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _show_progress(quiet: bool) -> None:
+    from maskless.progress import set_mode
+
+    set_mode("quiet" if quiet else "auto")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit 0 done, 1 failed with one clear line, 2 wrong usage."""
+    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=True)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    if os.environ.get("MASKLESS_DEBUG"):
+        call()
+        return 0
+    try:
+        call()
+    except MasklessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("error: out of memory. Try --preset small or smaller images", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print(
+            f"error: {type(error).__name__}: {' '.join(str(error).split())}. This is a fault of "
+            "maskless: please report it with what MASKLESS_DEBUG=1 prints",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Writing is whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskless.errors import InputError, StudyError
+from maskless.storage import atomic_path, read_json, remove_leftovers, write_json, write_text
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*")}
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert everything_in(tmp_path) == {"deep", "deep/a.txt"}
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert everything_in(tmp_path) == {"a.txt"}
+
+
+def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "image.zarr"
+    for content in ("first", "second"):
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert everything_in(tmp_path) == {"image.zarr", "image.zarr/second"}
+
+
+def test_a_failing_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "image.zarr") as temporary:
+        temporary.mkdir()
+        (temporary / "chunk").write_text("x")
+        raise KeyboardInterrupt
+    assert everything_in(tmp_path) == set()
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"a\.txt.*No space left"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot write"):
+        write_text(tmp_path / "file" / "below.txt", "x")
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("")
+    (tmp_path / ".cells.h5ad.part-1234abcd").write_text("half")
+    (tmp_path / ".image.zarr.part-1234abcd").mkdir()
+    remove_leftovers(tmp_path)
+    assert everything_in(tmp_path) == {"kept.txt"}
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    content = {"b": 1, "a": [1.5, "µm", None]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert list(read_json(tmp_path / "a.json")) == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
+def test_damaged_json_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_json(path)
