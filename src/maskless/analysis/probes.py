@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskless.analysis.agreement import group_numbers, paired_text, class_scores
+from maskless.analysis.agreement import class_scores, group_numbers, paired_text
 from maskless.errors import InputError
 
 Floats = NDArray[np.float32]
