@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from maskless.encoder.activation import Activation
 from maskless.encoder.pooling import edge_weights
 from maskless.errors import InputError, SettingsError
 
@@ -35,6 +36,8 @@ Pool = Callable[[Tensor], Tensor]
 
 _EPSILON = 1e-5
 _SMALLEST_PROMISED = 12
+_MOST_BLOCKS = 64
+_CHUNK_BYTES = 8 << 20
 
 
 class Block(nn.Module):
@@ -68,39 +71,38 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.ones(markers, width))
 
     def forward(self, x: Tensor, pool: Pool | None = None) -> Tensor:
-        """One block and, if given, the pool behind it.
+        """One block and, if given, the pool behind it: (B, H, W, C w) -> (B, H', W', C w).
 
         `pool` must be an average (linear, weights adding up to 1, the same for all features): then
         pool(x + P h + b) = pool(x) + P pool(h) + b, and projecting after pooling costs less.
         """
         hidden = self.hidden(x)
         if pool is not None:
-            x, hidden = pool(x), pool(hidden)
+            x = pool(x)
+            hidden = pool(hidden.flatten(0, 1)).view(-1, len(x), *x.shape[1:3], hidden.shape[-1])
         return x + self.project(hidden)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """The inner layer: (B, C w, H, W) -> (B, C E w, H, W)."""
+        """The inner layer: (B, H, W, C w) -> (C, B, H, W, E w)."""
         markers, width = self.scale.shape
-        kernel = self.depthwise_weight.shape[-1]
-        h = functional.conv2d(
-            x,
-            self.depthwise_weight.view(-1, 1, kernel, kernel),
-            self.depthwise_bias.view(-1),
-            padding=kernel // 2,
-            groups=markers * width,
-        )
+        h = _convolve(x.permute(0, 3, 1, 2), self.depthwise_weight, self.depthwise_bias)
+        rows = h.reshape(-1, markers, width)
+        weight: Tensor = self.expand_weight
+        bias: Tensor = self.expand_bias
         if self.norm == "marker":
-            h = h.view(-1, markers, width, *h.shape[2:])
-            h = h - h.mean(2, keepdim=True)
-            h = h * torch.rsqrt((h * h).mean(2, keepdim=True) + _EPSILON)
-            h = h * self.norm_weight[:, :, None, None] + self.norm_bias[:, :, None, None]
-            h = h.flatten(1, 2)
-        return functional.gelu(_mix(h, self.expand_weight, self.expand_bias), approximate="tanh")
+            # The norm's own weight and bias are linear: they go into the 1 x 1 behind them.
+            rows = functional.layer_norm(rows, (width,), eps=_EPSILON)
+            bias = bias + (weight @ self.norm_bias[:, :, None])[:, :, 0]
+            weight = weight * self.norm_weight[:, None]
+        inner = torch.baddbmm(bias[:, None], rows.transpose(0, 1), weight.transpose(1, 2))
+        return functional.gelu(inner, approximate="tanh").view(markers, *h.shape[:3], -1)
 
     def project(self, hidden: Tensor) -> Tensor:
-        """The branch's output: (B, C E w, H, W) -> (B, C w, H, W)."""
-        weight = self.scale[:, :, None] * self.project_weight
-        return _mix(hidden, weight, self.scale * self.project_bias)
+        """The branch's output: (C, B, H, W, E w) -> (B, H, W, C w)."""
+        weight = (self.scale[:, :, None] * self.project_weight).transpose(1, 2)
+        bias = self.scale * self.project_bias
+        out = torch.baddbmm(bias[:, None], hidden.flatten(1, 3), weight)
+        return out.view(*hidden.shape[:4], -1).permute(1, 2, 3, 0, 4).flatten(3)
 
 
 class Encoder(nn.Module):
@@ -116,6 +118,13 @@ class Encoder(nn.Module):
         Pixel size of the views, um; the pooling radius is given in um.
     seed
         Fixes the initial weights. torch's global random state is neither read nor changed.
+
+    Attributes
+    ----------
+    activation
+        The calibration behind :meth:`activations`; see :func:`maskless.encoder.fit_activation`.
+    extra
+        What was saved with the encoder beside weights and settings (scaling, for example).
 
     Raises
     ------
@@ -136,9 +145,10 @@ class Encoder(nn.Module):
         self.pixel_um = float(pixel_um)
         if not (self.pixel_um > 0 and math.isfinite(self.pixel_um)):
             raise SettingsError(f"the pixel size must be above 0 um, not {pixel_um}")
-        if not settings.blocks or min(settings.blocks) < 1:
+        if not settings.blocks or min(settings.blocks) < 1 or sum(settings.blocks) > _MOST_BLOCKS:
             raise SettingsError(
-                f"encoder.blocks must hold one number of 1 or more a stage, not {settings.blocks}"
+                "encoder.blocks must hold one number of 1 or more a stage, "
+                f"{_MOST_BLOCKS} together at most, not {settings.blocks}"
             )
         count, width = len(self.markers), settings.width
         generator = torch.Generator().manual_seed(seed)
@@ -155,6 +165,8 @@ class Encoder(nn.Module):
         self.feature_bias = _uniform((count, width), width, generator)
         self.fusion_weight = _uniform((count, width, settings.embedding), count * width, generator)
         self.fusion_bias = _uniform((settings.embedding,), count * width, generator)
+        self.activation = Activation(count, width)
+        self.extra: dict[str, Any] = {}
 
     @property
     def bias(self) -> Tensor:
@@ -169,7 +181,7 @@ class Encoder(nn.Module):
     @property
     def smallest_view_px(self) -> int:
         """The least edge of a view, pixels: three cells of the last feature grid, at most 12."""
-        reduction = self.settings.stem_stride * 2 ** (len(self.settings.blocks) - 1)
+        reduction = self.settings.stem_stride << (len(self.settings.blocks) - 1)
         return min(_SMALLEST_PROMISED, 3 * reduction)
 
     def forward(self, views_bchw: Views) -> Tensor:
@@ -220,28 +232,47 @@ class Encoder(nn.Module):
         features = self._checked_features(features_bck)
         return torch.bmm(features.transpose(0, 1), self.fusion_weight).transpose(0, 1)
 
+    def activations(self, views_bchw: Views) -> Tensor:
+        """Calibrated activation of each marker, (B, C); see :meth:`activations_of`."""
+        with _gradient(views_bchw):
+            return self.activations_of(self.features(views_bchw))
+
+    def activations_of(self, features_bck: Tensor) -> Tensor:
+        """Calibrated activations: (B, C, K) -> (B, C), each from its marker's features alone.
+
+        In units of the cleaned pixels: 0 = no more than background, rising with expression.
+
+        Raises
+        ------
+        InputError
+            If :func:`maskless.encoder.fit_activation` was not run for this encoder.
+        """
+        activations: Tensor = self.activation(self._checked_features(features_bck))
+        return activations
+
     def _features(self, views: Tensor) -> Tensor:
-        count, width = self.stem_bias.shape
-        height, length = views.shape[2:]
-        x = functional.conv2d(
-            views,
-            self.stem_weight.view(-1, 1, 3, 3),
-            self.stem_bias.view(-1),
-            stride=self.settings.stem_stride,
-            padding=1,
-            groups=count,
-        )
+        if not len(views):
+            return views.new_zeros(0, *self.feature_bias.shape)
+        if views.device.type != "cpu":
+            return self._features_of_some(views)
+        # Feature maps that stay in the caches and in reused memory halve the time on a CPU.
+        map_bytes = 4 * self.stem_bias.numel() * views[0, 0].numel() // self.settings.stem_stride**2
+        chunk = max(1, _CHUNK_BYTES // map_bytes)
+        if len(views) <= chunk:
+            return self._features_of_some(views)
+        return torch.cat([self._features_of_some(some) for some in torch.split(views, chunk)])
+
+    def _features_of_some(self, views: Tensor) -> Tensor:
+        x = _convolve(views, self.stem_weight, self.stem_bias, self.settings.stem_stride)
         for number, stage in enumerate(self.stages, start=1):
             blocks = list(cast(nn.ModuleList, stage))
-            pool = self._pool(height, length) if number == len(self.stages) else _halve
             for block in blocks[:-1]:
                 x = block(x)
-            x = blocks[-1](x, pool)
-        pooled = x.view(-1, count, width)
+            last = number == len(self.stages)
+            x = blocks[-1](x, self._pool(*views.shape[2:]) if last else _halve)
+        pooled = x.view(len(views), *self.feature_bias.shape).transpose(0, 1)
         return torch.baddbmm(
-            self.feature_bias[:, None],
-            pooled.transpose(0, 1),
-            self.feature_weight.transpose(1, 2),
+            self.feature_bias[:, None], pooled, self.feature_weight.transpose(1, 2)
         ).transpose(0, 1)
 
     def _pool(self, height: int, length: int) -> Pool:
@@ -255,6 +286,8 @@ class Encoder(nn.Module):
 
     def _checked_views(self, views: Views) -> Tensor:
         if not isinstance(views, Tensor):
+            if not np.isfinite(views).all():  # arrays come from outside: tensors are not searched
+                raise InputError("the views hold NaN or infinite pixels")
             views = torch.from_numpy(np.ascontiguousarray(views))
         expected = f"(views, {len(self.markers)} markers, height, width)"
         if views.ndim != 4:
@@ -291,21 +324,38 @@ def _gradient(views: Views) -> torch.set_grad_enabled:
     return torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(views, Tensor))
 
 
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+    """Convolve k x k with zero borders, each input channel its own filters.
+
+    x (B, C, H, W), weight (C, w, k, k) or, one filter a feature, (C / w, w, k, k) with x's channels
+    being features -> (B, H', W', C w), contiguous: features of a pixel lie side by side.
+    """
+    kernel = weight.shape[-1]
+    out = functional.conv2d(
+        x.contiguous(memory_format=torch.channels_last),
+        weight.view(-1, 1, kernel, kernel),
+        bias.view(-1),
+        stride=stride,
+        padding=kernel // 2,
+        groups=x.shape[1],
+    )
+    return out.permute(0, 2, 3, 1).contiguous()
+
+
 def _halve(x: Tensor) -> Tensor:
-    """2 x 2 average; an incomplete last row or column is the average of what is there."""
-    return functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    """2 x 2 average; an incomplete last row or column is the average of what is there.
+
+    (B, H, W, F) -> (B, ceil(H / 2), ceil(W / 2), F).
+    """
+    halved = functional.avg_pool2d(
+        x.permute(0, 3, 1, 2), 2, ceil_mode=True, count_include_pad=False
+    )
+    return halved.permute(0, 2, 3, 1).contiguous()
 
 
 def _pool_all(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted average over the grid: (B, F, H, W) -> (B, F, 1, 1)."""
-    return (x.flatten(2) @ weights.flatten())[:, :, None, None]
-
-
-def _mix(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """1 x 1 convolution inside each marker; weight (C, out, in), bias (C, out)."""
-    return functional.conv2d(
-        x, weight.flatten(0, 1)[:, :, None, None], bias.flatten(), groups=weight.shape[0]
-    )
+    """Weighted average over the grid: (B, H, W, F) -> (B, 1, 1, F)."""
+    return (weights.flatten() @ x.flatten(1, 2))[:, None, None]
 
 
 def _uniform(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> nn.Parameter:
