@@ -34,12 +34,16 @@ class Channel:
         (background metal or empty channel); ``"element"`` (tissue element such as P or Na).
     used
         Whether the encoder sees it. Background and elements are left out.
+    position
+        Place (from 0) of the channel in files that do not name their channels, if the panel
+        tells it.
     """
 
     name: str
     metal: str = ""
     kind: Kind = "marker"
     used: bool = True
+    position: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,13 @@ class ImageSet:
         The channels that every image carries, in this order.
     loaders
         For each image name a function that reads it.
+    sources
+        For each image name the files that it is read from; empty for images made in memory.
     """
 
     panel: Panel
     loaders: Mapping[str, Callable[[], Image]] = field(repr=False)
+    sources: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -165,7 +172,9 @@ class ImageSet:
             return lambda: function(load())
 
         return ImageSet(
-            panel or self.panel, {name: chain(load) for name, load in self.loaders.items()}
+            panel or self.panel,
+            {name: chain(load) for name, load in self.loaders.items()},
+            self.sources,
         )
 
     @classmethod

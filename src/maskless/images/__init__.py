@@ -1,0 +1,57 @@
+"""Images: read from every usual format, cleaned, and kept as OME-Zarr."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# At once, because the module of the same name would otherwise stand in the function's place.
+from maskless.images.clean import clean
+
+if TYPE_CHECKING:
+    from maskless.images.clean import clean_image
+    from maskless.images.image import Channel, Image, ImageSet, Panel
+    from maskless.images.panel import read_panel
+    from maskless.images.read import read_images, source_files
+    from maskless.images.scale import Scaling, fit_scaling
+    from maskless.images.zarr_store import open_image_zarr, write_image_zarr, zarr_attributes
+
+__all__ = [
+    "Channel",
+    "Image",
+    "ImageSet",
+    "Panel",
+    "Scaling",
+    "clean",
+    "clean_image",
+    "fit_scaling",
+    "open_image_zarr",
+    "read_images",
+    "read_panel",
+    "source_files",
+    "write_image_zarr",
+    "zarr_attributes",
+]
+
+# Loaded on first use: images in memory need neither tifffile nor zarr.
+_HOMES = {
+    "Channel": "image",
+    "Image": "image",
+    "ImageSet": "image",
+    "Panel": "image",
+    "Scaling": "scale",
+    "clean_image": "clean",
+    "fit_scaling": "scale",
+    "open_image_zarr": "zarr_store",
+    "read_images": "read",
+    "read_panel": "panel",
+    "source_files": "read",
+    "write_image_zarr": "zarr_store",
+    "zarr_attributes": "zarr_store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
