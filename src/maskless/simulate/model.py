@@ -28,6 +28,8 @@ class Marker:
         Expected ions a pixel at level 1 where the pattern is full.
     background
         Expected ions a pixel everywhere.
+    nonspecific
+        Median level in cells that do not express it: antibody that sticks, autofluorescence.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Marker:
     counts: float
     background: float = 0.2
     kind: Kind = "marker"
+    nonspecific: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Expression:
 
     level: float
     fraction: float = 1.0
-    spread: float = 0.35
+    spread: float = 0.55
     gradient: float = 0.0
 
 
@@ -132,7 +135,7 @@ class Instrument:
     """
 
     point_spread_um: float = 0.6
-    halo: float = 0.15
+    halo: float = 0.2
     halo_um: float = 2.2
     spillover: float = 1.0
     hot_pixels: float = 4e-5
@@ -156,6 +159,9 @@ class Tissue:
         How much of a cell that lies under another still shows.
     fragments
         Share of cells cut without their nucleus; they give signal and are not in the truth.
+    thickness_spread
+        Standard deviation of the logarithm of how much of a cell is in the section: what is
+        brighter or dimmer in all its markers.
     patient_spread
         Standard deviation of the logarithm of a patient's type abundances and marker levels
         (levels: a third of it).
@@ -164,8 +170,9 @@ class Tissue:
     zones: tuple[Zone, ...]
     zone_um: float = 28.0
     clumping: float = 0.5
-    overlap: float = 0.45
-    fragments: float = 0.06
+    overlap: float = 0.5
+    fragments: float = 0.15
+    thickness_spread: float = 0.3
     patient_spread: float = 0.3
 
 
@@ -182,7 +189,7 @@ class Preset:
     images_per_patient: int = 2
     size_px: int = 320
     um_per_pixel: float = 1.0
-    density: float = 150.0
+    density: float = 160.0
 
     @property
     def panel(self) -> Panel:

@@ -9,19 +9,19 @@ from maskless.simulate.bone_marrow import BONE_MARROW
 from maskless.simulate.model import CellType, Expression, Marker, Preset, Tissue, Zone
 
 _DEMO_MARKERS = (
-    Marker("CD45", "Sm152", "membrane", 30.0, 0.4),
-    Marker("CD3", "Er170", "membrane", 11.0, 0.25),
-    Marker("CD4", "Gd156", "membrane", 9.0, 0.3),
-    Marker("CD8a", "Dy162", "membrane", 16.0, 0.5),
-    Marker("CD20", "Dy161", "membrane", 80.0, 0.3),
-    Marker("CD68", "Tb159", "granular", 60.0, 1.5),
-    Marker("CD11b", "Sm149", "membrane", 8.0, 0.2),
-    Marker("HLA-DR", "Yb174", "membrane", 40.0, 0.4),
+    Marker("CD45", "Sm152", "membrane", 22.0, 0.3),
+    Marker("CD3", "Er170", "membrane", 7.0, 0.2),
+    Marker("CD4", "Gd156", "membrane", 6.0, 0.3),
+    Marker("CD8a", "Dy162", "membrane", 7.0, 0.6, nonspecific=0.06),
+    Marker("CD20", "Dy161", "membrane", 65.0, 0.2, nonspecific=0.01),
+    Marker("CD68", "Tb159", "granular", 30.0, 2.0, nonspecific=0.15),
+    Marker("CD11b", "Sm149", "membrane", 8.0, 0.2, nonspecific=0.06),
+    Marker("HLA-DR", "Yb174", "membrane", 40.0, 0.4, nonspecific=0.06),
     Marker("CD138", "Nd150", "membrane", 25.0, 0.2),
-    Marker("CD31", "Eu151", "membrane", 30.0, 0.3),
-    Marker("alphaSMA", "Pr141", "cytoplasm", 60.0, 1.0),
-    Marker("MPO", "Yb173", "granular", 50.0, 0.3),
-    Marker("GranzymeB", "Er167", "cap", 16.0, 0.3),
+    Marker("CD31", "Eu151", "membrane", 30.0, 0.3, nonspecific=0.04),
+    Marker("alphaSMA", "Pr141", "cytoplasm", 60.0, 1.0, nonspecific=0.05),
+    Marker("MPO", "Yb173", "granular", 50.0, 0.3, nonspecific=0.05),
+    Marker("GranzymeB", "Er167", "cap", 16.0, 0.3, nonspecific=0.06),
     Marker("Ki67", "Er168", "nuclear", 18.0, 0.2),
     Marker("HistoneH3", "Yb176", "nuclear", 190.0, 3.0, "nuclear"),
     Marker("DNA1", "Ir191", "nuclear", 140.0, 2.0, "nuclear"),
@@ -34,7 +34,7 @@ _DEMO_TYPES = (
         "B cell",
         {
             "CD45": 0.8,
-            "CD20": Expression(1.0, spread=0.35, gradient=0.2),
+            "CD20": Expression(1.0, spread=0.7, gradient=0.2),
             "HLA-DR": 0.8,
             "Ki67": Expression(1.0, fraction=0.15),
         },
@@ -54,7 +54,7 @@ _DEMO_TYPES = (
         {
             "CD45": 0.5,
             "CD4": 0.3,
-            "CD68": Expression(1.0, spread=0.5),
+            "CD68": Expression(1.0, spread=0.7),
             "CD11b": 0.6,
             "HLA-DR": Expression(0.7, gradient=0.3),
         },
@@ -144,8 +144,8 @@ DEMO = Preset("demo", _DEMO_MARKERS, _DEMO_TYPES, Tissue(_DEMO_ZONES))
 
 PRESETS = {preset.name: preset for preset in (DEMO, BONE_MARROW)}
 
-DENSITIES = {"sparse": 50.0, "medium": 100.0, "spleen": 150.0, "dense": 210.0}
-"""Cells on 100 x 100 um, by name; the spleen's as counted in imaging mass cytometry of it."""
+DENSITIES = {"sparse": 50.0, "medium": 100.0, "spleen": 160.0, "dense": 220.0}
+"""Nuclei on 100 x 100 um, by name; the spleen's as counted in imaging mass cytometry of it."""
 
 
 def get_preset(
@@ -166,8 +166,8 @@ def get_preset(
     size_px
         Edge of an image.
     density
-        Cells placed on 100 x 100 um, or a name in :data:`DENSITIES`; of some the nucleus is not
-        seen, and they are not in the truth.
+        Nuclei on 100 x 100 um, or a name in :data:`DENSITIES`; a few of them are hidden, and
+        they are not in the truth.
 
     Raises
     ------

@@ -26,7 +26,7 @@ _COARSE_UM = 4.0  # smooth fields are drawn on a grid of this pitch
 _LEAST_CELL_UM2 = 12.0  # cells of which less is seen are taken out
 _LEAST_NUCLEUS_UM2 = 6.0  # cells of whose nucleus less is seen count as fragments
 _GRAIN = {"granular": 0.9, "membrane": 0.5, "cap": 0.5}  # patchiness; log standard deviation
-_NONSPECIFIC = 0.025  # of a positive cell's signal, in every cell
+_NONSPECIFIC_SPREAD = 0.8  # log standard deviation, by cell and marker
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def _place(
     """Middles of cells in um, (N, 2), and their zones; denser where the zone is denser."""
     density = np.array([z.density for z in preset.tissue.zones])
     share = np.bincount(zones.ravel(), minlength=len(density)) / zones.size
-    density = density / (density * share).sum() * preset.density / 1e4  # cells per um2
-    expected = preset.density / 1e4 * extent_um**2
+    per_um2 = preset.density / 1e4 / (1 - preset.tissue.fragments)
+    density = density / (density * share).sum() * per_um2
+    expected = per_um2 * extent_um**2
     most = int(rng.poisson(expected))
     candidates = rng.uniform(0, extent_um, (int(12 * expected) + 20, 2))
     rate = density / max(density.max(), 1e-12)
@@ -279,7 +280,7 @@ def _levels(
             table[:, t, m] = e.level, e.fraction, spread, e.gradient
     level, fraction, spread, gradient = table[:, kind]
     state = rng.normal(size=n)
-    common = rng.normal(0, 0.2, n)  # thicker or better stained cells are brighter in everything
+    common = rng.normal(0, preset.tissue.thickness_spread, n)
     log_level = spread * rng.normal(size=(n, markers)) + gradient * state[:, None]
     levels_nm = level * staining * np.exp(log_level + common[:, None])
     levels_nm[rng.random((n, markers)) >= fraction] = 0.0
@@ -316,7 +317,6 @@ def _signal(
     fibres = _fibres(rng, shape_yx, um)
     visible = np.array([1.0, preset.tissue.overlap], dtype=np.float32)
     signal_cyx = np.zeros((len(preset.markers), *shape_yx), dtype=np.float32)
-    nonspecific = np.exp(rng.normal(0, 0.3, len(levels_nm))) * _NONSPECIFIC
     for m, marker in enumerate(preset.markers):
         shift = rng.integers(0, shape_yx[0], 2)
         speckle = np.roll(grain, shift, axis=(0, 1))
@@ -325,7 +325,10 @@ def _signal(
         if marker.pattern == "fibre":
             plane = fibres.copy()
         else:
-            levels = levels_nm[:, m] + (0.0 if marker.kind == "nuclear" else nonspecific)
+            levels = levels_nm[:, m]
+            if marker.kind != "nuclear":
+                sticking = np.exp(rng.normal(0, _NONSPECIFIC_SPREAD, len(levels)))
+                levels = levels + np.float32(marker.nonspecific) * sticking.astype(np.float32)
             by_owner = np.append(levels, 0.0).astype(np.float32)  # owner -1 reads the last entry
             each = planes[marker.pattern] * by_owner[raster.owner_dyx]
             plane = np.tensordot(visible, each, axes=1)

@@ -64,7 +64,7 @@ def simulate_images(
     Parameters
     ----------
     preset
-        ``"demo"`` (18 channels, 8 types, about 6,000 cells), ``"bone_marrow"`` (36 channels, 7
+        ``"demo"`` (18 channels, 8 types, about 6,400 cells), ``"bone_marrow"`` (36 channels, 7
         types with subtypes), or a preset of one's own.
     images, size_px
         Number of images, and their edge; the preset's if not given.
