@@ -10,16 +10,21 @@ The fit, for each marker alone:
 2. *Calibration.* Isotonic regression of intensity on readout, kept as a rising piecewise linear
    curve: activations are in units of the cleaned pixels. It goes on with the curve's overall slope
    above the brightest view, and is constant below the darkest.
-3. *Background.* Positions drawn at random over the images are split by Otsu's threshold, and the
-   median of the lower part is the background level; it is subtracted and what falls below is 0. A
-   rare marker leaves nearly all positions in the lower part, which is right. Where the lower
-   part is not clearly lower (its median above half of the upper part's) the marker is everywhere
-   or nowhere, Otsu's threshold cuts one population in two, and the 5th percentile of all positions
-   is taken. The level is never below that of an empty view.
-4. *Positive cells.* Above the median of the background by 3 robust standard deviations (1.4826
-   MAD): the share of positive cells can so be near 0 or near 1, where a threshold that splits the
-   cells' own distribution would always find two parts. It is at least a tenth of the cells' 99th
-   percentile, as single counts leave a spread of 0 in very dark images.
+3. *Background and positive cells*, from the calibrated levels of cells and of positions drawn at
+   random over the images. Positions are split by Otsu's threshold; the lower part is background,
+   and its median becomes 0 (what lies below it is 0 too). The least level of a positive cell:
+
+   - Where Otsu's threshold parts the cells well (it takes more than 0.7 of their variance; a
+     Gaussian gives 0.64), that threshold. This also finds few bright cells among many.
+   - Else the cells are one population. If 19 of 20 have more than 0.7 of the median level, the
+     marker is everywhere: the background is the 1st percentile of the positions, the darkest that
+     these images can show, and a positive cell has more than half of the cells' median. (A constant
+     haze and no expression looks the same; take it away when cleaning.)
+   - Else, as for rare or absent markers, 3 robust standard deviations (1.4826 MAD) above the
+     background. A threshold that always splits the cells would find positive ones in noise.
+
+   The background is never below an empty view. A positive cell has at least a tenth of the cells'
+   99th percentile.
 """
 
 from __future__ import annotations
@@ -44,7 +49,8 @@ GAINS = (0.0, 0.25, 0.5, 1.0, 2.0)
 KNOTS = 33
 _BINS = 256
 _RIDGE = 1e-4
-_NOT_SEPARATE = 0.5
+_PARTED = 0.7
+_EVERYWHERE = 0.7
 _TINY = 1e-12
 
 
@@ -121,7 +127,7 @@ def fit_activation(
         If there are no views, or they hold NaN or infinite values.
     """
     features, targets = _features_and_targets(encoder, cell_views, GAINS, "cells")
-    ground, ground_targets = _features_and_targets(encoder, background_views, (1.0,), "background")
+    ground, _ = _features_and_targets(encoder, background_views, (1.0,), "background")
     curves = [_curve(features[..., m, :], targets[..., m]) for m in range(len(encoder.markers))]
     fit = encoder.activation
     with torch.no_grad():
@@ -131,15 +137,15 @@ def fit_activation(
             getattr(fit, name).copy_(torch.from_numpy(np.stack(values)))
         cells = _as_array(fit.level(_like(fit.weight, features[GAINS.index(1.0)])))
         empty = _as_array(fit.level(_like(fit.weight, features[GAINS.index(0.0), :1])))[0]
-        levels = _as_array(fit.level(_like(fit.weight, ground[0])))
+        places = _as_array(fit.level(_like(fit.weight, ground[0])))
         background = np.empty(len(empty))
         positive_above = np.empty(len(empty))
         for m in range(len(empty)):
-            level, spread = _background(levels[:, m], ground_targets[0, :, m])
+            level, positive = _background_and_positive(cells[:, m], places[:, m])
             # The margin keeps an empty view at 0 whatever the rounding of its batch.
             background[m] = max(level, empty[m] + 1e-6 + 1e-5 * abs(empty[m]))
-            brightest = max(0.0, float(np.percentile(cells[:, m], 99)) - background[m])
-            positive_above[m] = max(level + 3 * spread - background[m], 0.1 * brightest)
+            brightest = float(np.percentile(cells[:, m], 99)) - background[m]
+            positive_above[m] = max(positive - background[m], 0.1 * brightest, 0.0)
         fit.background.copy_(torch.from_numpy(background))
         fit.positive_above.copy_(torch.from_numpy(positive_above))
         fit.fitted.fill_(True)
@@ -205,7 +211,9 @@ def _features_and_targets(
             weights = [torch.from_numpy(edge).to(views) for edge in edges]
             targets.append(_as_array(torch.einsum("bchw,h,w->bc", views, *weights)))
             for place, gain in zip(features, gains, strict=True):
-                place.append(_as_array(encoder.features(views * gain)))
+                scaled = views * gain if gain else torch.zeros_like(views[:1])
+                found = encoder.features(scaled)
+                place.append(_as_array(found.expand(len(views), -1, -1)))
     if not sum(map(len, targets)):
         raise InputError(f"there are no views of {what} to calibrate the activations on")
     target = np.concatenate(targets)
@@ -242,7 +250,10 @@ def _curve(
 
 
 def _isotonic_knots(x: Array, y: Array) -> tuple[Array, Array]:
-    """Rising piecewise linear curve of y over x, through the means of pooled blocks: (M,), (M,)."""
+    """Rising piecewise linear curve of y over x, through the means of pooled blocks: (M,), (M,).
+
+    Of more than M blocks, evenly spread ones are kept; of fewer, the last is repeated.
+    """
     order = np.argsort(x, kind="stable")
     bounds = np.unique(np.linspace(0, len(x), _BINS + 1).astype(np.intp))[:-1]
     weights = np.diff(np.append(bounds, len(x))).astype(np.float64)
@@ -259,12 +270,10 @@ def _isotonic_knots(x: Array, y: Array) -> tuple[Array, Array]:
             block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
         blocks.append(block)
     table = np.array(blocks)
-    places = np.linspace(0, len(table) - 1, KNOTS)
-    numbers = np.arange(len(table))
-    return (
-        np.interp(places, numbers, table[:, 1] / table[:, 0]),
-        np.interp(places, numbers, table[:, 2] / table[:, 0]),
-    )
+    if len(table) > KNOTS:
+        table = table[np.linspace(0, len(table) - 1, KNOTS).round().astype(np.intp)]
+    kept = table[np.minimum(np.arange(KNOTS), len(table) - 1)]
+    return kept[:, 1] / kept[:, 0], kept[:, 2] / kept[:, 0]
 
 
 def _rises(before: tuple[float, float, float], block: tuple[float, float, float]) -> bool:
@@ -274,24 +283,30 @@ def _rises(before: tuple[float, float, float], block: tuple[float, float, float]
     return x > x_before + 1e-6 * max(1.0, abs(x_before)) and y > y_before
 
 
-def _background(
-    levels: NDArray[np.float32], intensities: NDArray[np.float32]
+def _background_and_positive(
+    cells: NDArray[np.float32], places: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """The background's level and its robust standard deviation, from random positions."""
-    dark = intensities <= _otsu(intensities)
-    low = float(np.median(levels[dark]))
-    if dark.all() or low > _NOT_SEPARATE * float(np.median(levels[~dark])):
-        low = float(np.percentile(levels, 5))
-        dark = levels <= np.median(levels)
-    return low, 1.4826 * float(np.median(np.abs(levels[dark] - low)))
+    """A marker's background level, and the least level of a positive cell; see the module."""
+    dark = places[places <= _otsu(places)[0]]
+    background = float(np.median(dark))
+    threshold, parted = _otsu(cells)
+    low, middle = (float(value) for value in np.percentile(cells, (5, 50)))
+    if parted > _PARTED:
+        return background, threshold
+    if low > _EVERYWHERE * middle > 0:
+        return float(np.percentile(places, 1)), middle / 2
+    return background, background + 3 * 1.4826 * float(np.median(np.abs(dark - background)))
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
-    """Otsu's threshold of a sample, exact: the split with the largest variance between parts."""
+def _otsu(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Otsu's threshold of a sample, and the share of the variance that lies between its parts."""
     ordered = np.sort(values.astype(np.float64))
-    count = np.arange(1, len(ordered))
-    below = np.cumsum(ordered)[:-1]
-    spread = (ordered.sum() * count / len(ordered) - below) ** 2 / (count * (len(ordered) - count))
-    if not len(spread) or spread.max() <= 0:
-        return float(ordered[-1])
-    return float(ordered[int(np.argmax(spread))])
+    total = len(ordered)
+    centred = ordered - ordered.mean()
+    variance = float((centred**2).mean())
+    if variance <= 1e-12 * max(1.0, float(np.abs(ordered).max())) ** 2:
+        return float(ordered[-1]), 0.0
+    count = np.arange(1, total)
+    between = np.cumsum(centred)[:-1] ** 2 / (count * (total - count))
+    best = int(np.argmax(between))
+    return float(ordered[best]), float(between[best]) / variance
