@@ -1,0 +1,22 @@
+"""Cells: where they are, what surrounds them, how bright they are."""
+
+from maskless.cells.atlas import Atlas
+from maskless.cells.detect import detect, detect_image, nuclear_plane
+from maskless.cells.difference_of_gaussians import detect_nuclei
+from maskless.cells.intensity import disc_means, ring_means
+from maskless.cells.table import make_cells
+from maskless.cells.views import Augmentations, draw_augmentations, gather_views
+
+__all__ = [
+    "Atlas",
+    "Augmentations",
+    "detect",
+    "detect_image",
+    "detect_nuclei",
+    "disc_means",
+    "draw_augmentations",
+    "gather_views",
+    "make_cells",
+    "nuclear_plane",
+    "ring_means",
+]

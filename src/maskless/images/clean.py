@@ -1,0 +1,82 @@
+"""From raw counts to cleaned pixels: what is done to an image, and in which order.
+
+1. Check: NaN and infinite pixels are errors, negative pixels become 0 (a recorded problem).
+2. Hot pixels.
+3. (Spillover compensation belongs here: it wants counts without artefacts, still linear.)
+4. (Background removal belongs here: it wants compensated counts and decides what is 0.)
+5. Scale: the same factors for the whole cohort.
+
+Steps 1 to 4 are :func:`maskless.images.counts.counts_of`; scaling is fitted to what they return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from maskless.config import CleanSettings
+from maskless.errors import InputError
+from maskless.images.counts import counts_of
+from maskless.images.image import Image, ImageSet
+from maskless.images.scale import Scaling, fit_scaling
+
+
+def clean_image(image: Image, settings: CleanSettings, scaling: Scaling) -> Image:
+    """Clean one image: every step above.
+
+    Parameters
+    ----------
+    image
+        Raw, any number type.
+    settings
+        Which steps, how strict.
+    scaling
+        Of the image's cohort, from :func:`fit_scaling`.
+
+    Returns
+    -------
+    cleaned
+        pixels_cyx float32, >= 0, about 1 = bright in the cohort; repairs added to its problems.
+
+    Raises
+    ------
+    InputError
+        If pixels are NaN or infinite, or the channels are not those of the scaling.
+    """
+    if image.channels != scaling.channels:
+        raise InputError(
+            "the channels of this image are not those that the scaling was made for",
+            image=image.name,
+            expected=", ".join(scaling.channels),
+            found=", ".join(image.channels),
+        )
+    counts_cyx, problems = counts_of(image, settings)
+    return replace(
+        image, pixels_cyx=scaling.apply(counts_cyx), problems=(*image.problems, *problems)
+    )
+
+
+def clean(images: ImageSet, settings: CleanSettings | None = None, seed: int = 0) -> ImageSet:
+    """Clean a cohort: fit the scaling in one pass now, clean each image when it is loaded.
+
+    Parameters
+    ----------
+    images
+        Raw images.
+    settings
+        Which steps, how strict; the defaults if None.
+    seed
+        Chooses the pixels that the scaling is fitted to.
+
+    Returns
+    -------
+    cleaned
+        Lazy, the same names and panel.
+
+    Raises
+    ------
+    InputError
+        See :func:`fit_scaling`; :func:`clean_image` when an image is loaded.
+    """
+    chosen = CleanSettings() if settings is None else settings
+    scaling = fit_scaling(images, chosen, seed)
+    return images.map(lambda image: clean_image(image, chosen, scaling))
