@@ -20,8 +20,9 @@ one plane of integers) are no images, and neither is what lies in folders of mas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from maskless.errors import InputError
@@ -79,7 +80,7 @@ def find_headers(path: Path, report: Report) -> list[Header]:
         beside = [p for p in path.parent.iterdir() if p.suffix.lower() == ".txt"]
         return list(_mcd(path, beside, report))
     if ending == ".txt":
-        return list(_tried(lambda: [txt_header(path, path.stem)], path, report))
+        return list(_tried(partial(_txt, path), path, report))
     report(
         path.name,
         InputError("this kind of file is not read", file=path, expected=_FORMATS, found=path.name),
@@ -112,7 +113,7 @@ def _in_folder(folder: Path, report: Report, depth: int) -> list[Header | None]:
         found.append(None)
 
     if is_zarr(folder) or folder.name.lower().endswith(".zarr"):
-        return [*_tried(lambda: zarr_headers(folder), folder, noted), *found]
+        return [*_tried(partial(zarr_headers, folder), folder, noted), *found]
     if is_steinbock(folder):
         found.extend(_steinbock(folder, noted))
         return found
@@ -131,7 +132,7 @@ def _in_folder(folder: Path, report: Report, depth: int) -> list[Header | None]:
         found.extend(_mcd(path, own, noted))
     for path in texts:
         if path not in taken and looks_like_imc(path):
-            found.extend(_tried(lambda p=path: [txt_header(p, p.stem)], path, noted))  # type: ignore[misc]
+            found.extend(_tried(partial(_txt, path), path, noted))
     if depth < _DEEPEST:
         for inner in entries:
             if inner.is_dir() and not _NOT_IMAGES.fullmatch(inner.name):
@@ -166,12 +167,18 @@ def _steinbock(project: Path, report: Report) -> Iterator[Header]:
 def _images(tiffs: Sequence[Path], project: Path | None, report: Report) -> Iterator[Header]:
     table = image_table(project) if project else {}
     for path in tiffs:
+        yield from _tried(partial(_with_table, path, table, project), path, report)
 
-        def read(path: Path = path) -> list[Header]:
-            headers = tiff_headers(path)
-            return [with_table(h, table, project) for h in headers] if project else headers
 
-        yield from _tried(read, path, report)
+def _with_table(
+    path: Path, table: Mapping[str, Mapping[str, str]], project: Path | None
+) -> list[Header]:
+    headers = tiff_headers(path)
+    return [with_table(h, table, project) for h in headers] if project else headers
+
+
+def _txt(path: Path) -> list[Header]:
+    return [txt_header(path, path.stem)]
 
 
 def _tiffs(
@@ -189,7 +196,7 @@ def _tiffs(
         return
     by_file: dict[Path, list[Header]] = {}
     for path in wanted:
-        by_file[path] = list(_tried(lambda p=path: tiff_headers(p), path, report))  # type: ignore[misc]
+        by_file[path] = list(_tried(partial(tiff_headers, path), path, report))
     readable = [headers for headers in by_file.values() if headers]
     single = [len(headers) == 1 and len(headers[0].channels) == 1 for headers in readable]
     if len(single) > 1 and all(single):

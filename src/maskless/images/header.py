@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 
 from maskless.errors import InputError, MasklessError
 from maskless.images.names import isotope_in
+
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+# What tifffile would only log is checked here, so it need not be printed as well.
+logging.getLogger("tifffile").addFilter(lambda record: not _reading.get())
 
 Pixels = NDArray[np.generic]
 LoadPlanes = Callable[[Sequence[int]], tuple[Pixels, tuple[str, ...]]]
@@ -86,8 +91,7 @@ class Header:
 @contextmanager
 def guarded(file: Path, what: str, image: str | None = None) -> Iterator[None]:
     """Turn every foreign exception into one InputError, and keep libraries from printing."""
-    quiet = logging.getLogger("tifffile")
-    was_disabled, quiet.disabled = quiet.disabled, True
+    token = _reading.set(True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,7 +114,7 @@ def guarded(file: Path, what: str, image: str | None = None) -> Iterator[None]:
             do="Is the file complete? Copy it again from where it came from",
         ) from error
     finally:
-        quiet.disabled = was_disabled
+        _reading.reset(token)
 
 
 def check_size(shape_yx: tuple[int, int], file: Path, image: str | None = None) -> None:

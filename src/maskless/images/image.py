@@ -54,6 +54,7 @@ class Panel:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
         return tuple(channel.name for channel in self.channels)
 
     @property
@@ -148,6 +149,7 @@ class ImageSet:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the images, in order."""
         return tuple(self.loaders)
 
     def __len__(self) -> int:

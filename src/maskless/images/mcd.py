@@ -242,6 +242,7 @@ def _only_txt(
 
 def _with_txt(header: Header, file: Path) -> Header:
     """An acquisition whose text file is compared with it, and read where it is unreadable."""
+    compared: dict[tuple[int, ...], tuple[str, ...]] = {}  # text is slow: once in a process
 
     def load(indices: Sequence[int]) -> tuple[Pixels, tuple[str, ...]]:
         try:
@@ -257,20 +258,29 @@ def _with_txt(header: Header, file: Path) -> Header:
                 raise error from None
             told = f"The pixels in {header.source.name} are unreadable ({error.what}); "
             return pixels_cyx, (told + f"{file.name} was read.", *problems)
-        try:
-            text_cyx, _ = _load_txt(header, file, indices)
-        except InputError as error:
-            told = f"{file.name} cannot be compared with the .mcd: {error.what}."
-            return pixels_cyx, (*problems, told)
-        # The text holds three decimals.
-        same_yx = np.isclose(pixels_cyx, text_cyx, rtol=1e-5, atol=1e-3).all(axis=0)
-        if not same_yx.all():
-            count = int((~same_yx).sum())
-            told = f"{count} of {same_yx.size} pixels differ between the .mcd and {file.name}; "
-            problems = (*problems, told + "the .mcd was taken.")
-        return pixels_cyx, problems
+        key = tuple(indices)
+        if key not in compared:
+            compared[key] = _differences(pixels_cyx, header, file, indices)
+        return pixels_cyx, (*problems, *compared[key])
 
     return replace(header, load=load, files=(*header.files, file))
+
+
+def _differences(
+    pixels_cyx: Pixels, header: Header, file: Path, indices: Sequence[int]
+) -> tuple[str, ...]:
+    """What the text file says otherwise than the ``.mcd``."""
+    try:
+        text_cyx, _ = _load_txt(header, file, indices)
+    except InputError as error:
+        return (f"{file.name} cannot be compared with the .mcd: {error.what}.",)
+    # The text holds three decimals.
+    same_yx = np.isclose(pixels_cyx, text_cyx, rtol=1e-5, atol=1e-3).all(axis=0)
+    if same_yx.all():
+        return ()
+    count = int((~same_yx).sum())
+    told = f"{count} of {same_yx.size} pixels differ between the .mcd and {file.name}; "
+    return (told + "the .mcd was taken.",)
 
 
 def _load_txt(header: Header, file: Path, indices: Sequence[int]) -> tuple[Pixels, tuple[str, ...]]:

@@ -27,8 +27,8 @@ _MASSES: dict[str, tuple[int, int]] = {
 _BY_FOLDED = {symbol.casefold(): symbol for symbol in _MASSES}
 SYMBOLS = frozenset(_MASSES) - {"ArAr", "BCKG"}
 
-_SYMBOL_FIRST = re.compile(r"\(?([A-Za-z]{1,4})\)?[-_ ]?\(?([0-9]{1,3})\)?(?:Di)?")
-_MASS_FIRST = re.compile(r"\(?([0-9]{1,3})\)?[-_ ]?\(?([A-Za-z]{1,4}?)\)?(?:Di)?")
+_SYMBOL_FIRST = re.compile(r"\(?([A-Za-z]{1,4})\)?[-_ ]?\(?([0-9]{1,3})\)?(?:[-_]?Di)?")
+_MASS_FIRST = re.compile(r"\(?([0-9]{1,3})\)?[-_ ]?\(?([A-Za-z]{1,4}?)\)?(?:[-_]?Di)?")
 
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "κ": "kappa",

@@ -110,7 +110,7 @@ def open_checked(group: Path, inner: str) -> CheckedArray:
     if not inner or ".." in parts or inner.startswith("/") or "\\" in inner or ":" in inner:
         raise InputError("the OME-Zarr points outside itself", file=group, found=inner)
     path = group.joinpath(*parts)
-    _check_codecs(path)
+    outermost = _check_codecs(path)
     array = zarr.open_array(str(path), mode="r")
     check_dtype(np.dtype(array.dtype), path)
     grid = array.shards or array.chunks
@@ -121,6 +121,8 @@ def open_checked(group: Path, inner: str) -> CheckedArray:
         file = path / array.metadata.encode_chunk_key(place)
         if not file.is_file() or file.stat().st_size == 0:
             missing.append(region)
+        elif outermost == "blosc":
+            _check_blosc(file)
     return CheckedArray(path, array, tuple(missing), total)
 
 
@@ -138,10 +140,26 @@ def _chunks(
         )
 
 
-def _check_codecs(path: Path) -> None:
+def _check_blosc(file: Path) -> None:
+    """Blosc does not look at how long its input is: it reads beyond the end of a cut chunk."""
+    with file.open("rb") as handle:
+        start = handle.read(16)
+    told = int.from_bytes(start[12:16], "little") if len(start) == 16 else -1
+    if told != file.stat().st_size:
+        raise InputError(
+            "a chunk of the Zarr array is cut or damaged",
+            file=file,
+            expected=f"{told} bytes" if told >= 0 else "16 bytes or more",
+            found=f"{file.stat().st_size} bytes",
+            do="Copy the image again from where it came from",
+        )
+
+
+def _check_codecs(path: Path) -> str:
+    """Refuse codecs that are not known to be harmless; name the one applied last in writing."""
     if (path / ".zarray").is_file():
         told = _json(path / ".zarray")
-        codecs = [told.get("compressor"), *(told.get("filters") or [])]
+        codecs = [*(told.get("filters") or []), told.get("compressor")]
         names = [codec.get("id") for codec in codecs if codec]
         known = _CODECS_V2
     elif (path / "zarr.json").is_file():
@@ -156,6 +174,7 @@ def _check_codecs(path: Path) -> None:
             expected=", ".join(sorted(known)),
             found=", ".join(unknown),
         )
+    return "sharding_indexed" if "sharding_indexed" in names else str(names[-1] if names else "")
 
 
 def _codec_names(codecs: Any) -> Iterator[Any]:

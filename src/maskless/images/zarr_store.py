@@ -22,6 +22,7 @@ from maskless.storage import atomic_path
 
 CHUNK_PX = 512
 _FORMAT = 1
+_COMPRESSOR: Mapping[str, Any] = MappingProxyType({"id": "zstd", "level": 3, "checksum": True})
 _COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -73,7 +74,7 @@ def write_image_zarr(
             shape=pixels_cyx.shape,
             chunks=(1, *(min(CHUNK_PX, size) for size in pixels_cyx.shape[1:])),
             dtype=pixels_cyx.dtype,
-            compressors={"id": "zstd", "level": 3, "checksum": True},
+            compressors=dict(_COMPRESSOR),
             filters=None,
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": "/"},
