@@ -1,0 +1,284 @@
+"""The figures of a study: which there are, what they are called, how they are to be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from maskless.config import ReportSettings
+from maskless.errors import InputError
+from maskless.images.image import ImageSet
+from maskless.progress import log, track
+from maskless.report.curves import History, response_curves, training_curve
+from maskless.report.gallery import gallery
+from maskless.report.groups import groups_of, nuclear_markers
+from maskless.report.heatmap import bubble, heatmap
+from maskless.report.pixels import chosen_markers, contrast_limits
+from maskless.report.style import save
+from maskless.report.tissue import detection_overlay, tissue
+from maskless.report.umap_plots import umap, umap_panels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MOST_TISSUES = 12
+
+
+class Drawn(NamedTuple):
+    """A figure on disk; the SVG stands beside the PNG."""
+
+    title: str
+    caption: str
+    png: Path
+
+
+class _Plan(NamedTuple):
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+_TREES = (
+    "Rows are clusters, columns are markers; similar ones stand side by side, as the trees show. "
+    "The grey bars count cells. “unknown” are cells in no cluster."
+)
+_POINTS = (
+    "Each point is a cell. Cells whose embeddings are alike lie close together; the axes have no "
+    "unit, and distances between far groups mean little. "
+)
+
+
+def draw_all(
+    cells: AnnData,
+    images: ImageSet | None,
+    history: History | Path | None,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None,
+    settings: ReportSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+) -> dict[str, Drawn]:
+    """Draw every figure that the study has the data for, each as PNG and SVG.
+
+    Parameters
+    ----------
+    cells
+        As in cells.h5ad.
+    images
+        Cleaned images; without them there are no galleries and maps.
+    history
+        Of training, see :func:`maskless.report.training_curve`.
+    curves
+        See :func:`maskless.report.response_curves`.
+    settings
+        Markers of the composites, a further column to colour by.
+    folder
+        Where to write; files of the same name are replaced, each whole or not at all.
+    seed
+        Of galleries and the order of points.
+
+    Returns
+    -------
+    dict
+        File stem (``"heatmap_z"``) to title, caption and PNG path, in the order of a report.
+        Figures without data (no UMAP yet, no nuclear channel, ...) are left out.
+
+    Raises
+    ------
+    InputError
+        The settings name a marker or column that is not there.
+    StudyError
+        If the folder cannot be written to.
+    """
+    plans = _plans(cells, images, history, curves, settings, seed)
+    drawn: dict[str, Drawn] = {}
+    for stem, plan in track(plans.items(), "report (figures)", total=len(plans)):
+        figure = plan.draw()
+        png = folder / f"{stem}.png"
+        save(figure, png)
+        save(figure, folder / f"{stem}.svg")
+        drawn[stem] = Drawn(plan.title, plan.caption, png)
+    return drawn
+
+
+def _plans(
+    cells: AnnData,
+    images: ImageSet | None,
+    history: History | Path | None,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None,
+    settings: ReportSettings,
+    seed: int,
+) -> dict[str, _Plan]:
+    plans: dict[str, _Plan] = {}
+    if settings.label is not None and settings.label not in cells.obs:
+        raise InputError(
+            f"the cells have no column {settings.label!r} to colour the report by",
+            expected=f"one of {', '.join(map(str, cells.obs.columns))}",
+            do="Change label in the [report] table of study.toml",
+        )
+    clustered = "cluster" in cells.obs and cells.n_obs > 0
+    if clustered:
+        plans.update(_heatmaps(cells))
+    else:
+        log("report: no clusters, so no heat maps, galleries and maps")
+    if "X_umap" in cells.obsm and cells.n_obs:
+        plans.update(_umaps(cells, settings.label, seed))
+    if clustered and images is not None and len(images):
+        plans.update(_pictures(cells, images, settings, seed))
+    if history is not None and (isinstance(history, Path) or len(history)):
+        plans["training"] = _Plan(
+            "Training",
+            "How hard it was for the encoder to recognise views of the same cell (loss; lower is "
+            "better), step by step, and the learning rate below. A curve that has become flat has "
+            "learnt what it can with these settings.",
+            lambda: training_curve(history),
+        )
+    if curves:
+        plans["response"] = _Plan(
+            "Response curves",
+            "Can activation be read as expression? Each marker's pixels were multiplied by a "
+            "factor (across); up is the mean activation that came out. A rising curve says yes.",
+            lambda: response_curves(curves),
+        )
+    return plans
+
+
+def _heatmaps(cells: AnnData) -> dict[str, _Plan]:
+    return {
+        "heatmap_z": _Plan(
+            "Clusters and their markers (z-score)",
+            f"{_TREES} Red: more of the marker than the average cluster, blue: less, in standard "
+            "deviations over clusters. This shows best what makes a cluster special.",
+            lambda: heatmap(cells, "z"),
+        ),
+        "heatmap_01": _Plan(
+            "Clusters and their markers (0 to 1)",
+            f"{_TREES} Each marker runs from the cluster with least (0) to the one with most (1).",
+            lambda: heatmap(cells, "0-1"),
+        ),
+        "heatmap_raw": _Plan(
+            "Clusters and their markers (activation)",
+            f"{_TREES} The mean activation itself; 0 means no more than background. Markers can "
+            "be compared with caution only: stains differ in brightness.",
+            lambda: heatmap(cells, "raw"),
+        ),
+        "bubble": _Plan(
+            "Clusters and their markers (bubbles)",
+            f"{_TREES} The colour of a bubble is the mean, from the marker's lowest to its highest "
+            "cluster; its size is the share of cells in which the marker lies above background. "
+            "A small dark bubble: few cells, but strong.",
+            lambda: bubble(cells),
+        ),
+    }
+
+
+def _umaps(cells: AnnData, label: str | None, seed: int) -> dict[str, _Plan]:
+    plans: dict[str, _Plan] = {}
+    if "cluster" in cells.obs:
+        plans["umap_cluster"] = _Plan(
+            "UMAP by cluster",
+            f"{_POINTS}Numbers name the clusters; light grey are cells in no cluster.",
+            lambda: umap(cells, "cluster", seed=seed),
+        )
+    plans["umap_markers"] = _Plan(
+        "UMAP by marker",
+        f"{_POINTS}Dark: much of the marker. A marker of a cell type lights up in one place.",
+        lambda: umap_panels(cells, seed=seed),
+    )
+    plans["umap_image"] = _Plan(
+        "UMAP by image",
+        f"{_POINTS}Colours that mix say that cells of different images are alike; a group of one "
+        "colour exists in one image only, through biology or through staining.",
+        lambda: umap(cells, "image", seed=seed),
+    )
+    named = "phenotype" in cells.obs and not groups_of(cells, "phenotype").unknown_g.all()
+    if named and label != "phenotype":
+        plans["umap_phenotype"] = _Plan(
+            "UMAP by phenotype",
+            f"{_POINTS}Colours are the names that people gave to the clusters.",
+            lambda: umap(cells, "phenotype", seed=seed),
+        )
+    if label is not None:
+        plans["umap_label"] = _Plan(
+            f"UMAP by {label}",
+            f"{_POINTS}Colours show the column {label} of the cells.",
+            lambda: umap(cells, label, seed=seed),
+        )
+    return plans
+
+
+def _pictures(
+    cells: AnnData, images: ImageSet, settings: ReportSettings, seed: int
+) -> dict[str, _Plan]:
+    markers = chosen_markers(cells, settings.gallery_markers, "cluster")
+    chosen = spread(images.names, MOST_TISSUES)
+    limits: list[NDArray[np.float64]] = []
+
+    def contrast() -> NDArray[np.float64]:
+        # One pass over the images, when the first figure asks.
+        if not limits:
+            limits.append(contrast_limits((images[name] for name in chosen), markers))
+        return limits[0]
+
+    plans = {
+        "gallery": _Plan(
+            "Typical cells",
+            "Each row shows cells of one cluster, each in the middle of its square, cut from the "
+            "images. Colours are markers, the same and with the same contrast in all squares.",
+            lambda: gallery(cells, images, markers=markers, seed=seed, limits_m2=contrast()),
+        )
+    }
+    nuclear = bool(images.panel.nuclear) and bool(nuclear_markers(cells) or images.panel.nuclear)
+    stems = file_stems(chosen)
+    which = (
+        ""
+        if len(chosen) == len(images)
+        else (f" {len(chosen)} of the {len(images)} images are shown, spread over the cohort.")
+    )
+    for name in chosen:
+        plans[f"tissue_{stems[name]}"] = _Plan(
+            f"Tissue map of {name}",
+            "Left: markers as they look, with the same contrast in all images. Right: each cell "
+            f"as a disc in the colour of its cluster; light grey is in no cluster.{which}",
+            lambda name=name: tissue(  # type: ignore[misc]
+                cells, images[name], markers=markers, limits_m2=contrast()
+            ),
+        )
+    for name in chosen if nuclear else ():
+        plans[f"detection_{stems[name]}"] = _Plan(
+            f"Nuclei found in {name}",
+            "The nuclear signal in grey and a mark on each centre that was found. Nuclei without "
+            f"a mark were missed; marks without a nucleus were made up.{which}",
+            lambda name=name: detection_overlay(  # type: ignore[misc]
+                cells, images[name], images.panel
+            ),
+        )
+    return plans
+
+
+def spread(names: Sequence[str], most: int) -> tuple[str, ...]:
+    """At most `most` of the names, the first and the last among them, evenly spread."""
+    if len(names) <= most:
+        return tuple(names)
+    return tuple(names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int))
+
+
+def file_stems(names: Sequence[str]) -> dict[str, str]:
+    """A safe and unique part of a file name for each image name."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        base = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "image"
+        stem, number = base, 2
+        # Some file systems do not tell capitals from small letters.
+        while stem.lower() in taken:
+            stem, number = f"{base}_{number}", number + 1
+        taken.add(stem.lower())
+        stems[name] = stem
+    return stems
