@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,8 +61,8 @@ def demo(
     """
     from maskless.demo import run_demo
 
-    _show_progress(quiet)
-    print(run_demo(folder))
+    with _shown(quiet):
+        print(run_demo(folder))
 
 
 @app.command()
@@ -128,7 +129,13 @@ def run(
 
     Example: maskless run spleen --until cluster
     """
-    _run_stages(study, first, last, keep_going=keep_going, strict=strict, quiet=quiet)
+    from maskless.stages import run_study
+
+    for stage in (first, last):
+        if stage is not None and stage not in STAGES:
+            raise typer.BadParameter(f"{stage!r} is no stage; expected one of {', '.join(STAGES)}")
+    with _shown(quiet):
+        print(run_study(study, first=first, last=last, keep_going=keep_going, strict=strict))
 
 
 def _add_stage_command(stage: str, what: str) -> None:
@@ -138,7 +145,10 @@ def _add_stage_command(stage: str, what: str) -> None:
         strict: Strict = False,
         quiet: Quiet = False,
     ) -> None:
-        _run_stages(study, stage, stage, keep_going=keep_going, strict=strict, quiet=quiet)
+        from maskless.stages import run_one_stage
+
+        with _shown(quiet):
+            print(run_one_stage(study, stage, keep_going=keep_going, strict=strict))
 
     command.__doc__ = f"{what}\n\nExample: maskless {stage} spleen"
     app.command(stage)(command)
@@ -170,7 +180,7 @@ def explain(
 
     Example: maskless explain spleen --between 0 3
     """
-    from maskless.stages import explain_clusters
+    from maskless.difference import explain_clusters
 
     print(explain_clusters(study, between[0], between[1], by))
 
@@ -191,6 +201,8 @@ def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for images and truth.")],
     preset: Annotated[str, typer.Option(help="demo or bone_marrow.")] = "demo",
     images: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
+    size_px: Annotated[int | None, typer.Option(min=32, help="Edge of an image, pixels.")] = None,
+    density: Annotated[str | None, typer.Option(help="sparse, medium, spleen or dense.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every random choice.")] = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -200,36 +212,22 @@ def simulate(
     """
     from maskless.simulate import simulate as make
 
-    _show_progress(quiet)
-    print(f"simulated images and their truth are in {make(out, preset, images=images, seed=seed)}")
+    with _shown(quiet):
+        made = make(out, preset, images=images, size_px=size_px, density=density, seed=seed)
+        print(f"simulated images and their truth are in {made}")
 
 
-def _run_stages(
-    study: Path,
-    first: str | None,
-    last: str | None,
-    *,
-    keep_going: bool,
-    strict: bool,
-    quiet: bool,
-) -> None:
-    from maskless.stages import run_study
-
-    for stage in (first, last):
-        if stage is not None and stage not in STAGES:
-            raise typer.BadParameter(f"{stage!r} is no stage; expected one of {', '.join(STAGES)}")
-    _show_progress(quiet)
-    try:
-        print(run_study(study, first=first, last=last, keep_going=keep_going, strict=strict))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _show_progress(quiet: bool) -> None:
+@contextmanager
+def _shown(quiet: bool) -> Iterator[None]:
+    """Show progress, and say how to go on when a person stops the work."""
     from maskless.progress import set_mode
 
     set_mode("quiet" if quiet else "auto")
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def main(arguments: list[str] | None = None) -> None:

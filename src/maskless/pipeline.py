@@ -5,7 +5,7 @@ Each function is one stage with nothing on disk; :mod:`maskless.stages` puts a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +25,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from maskless.encoder import Encoder
-    from maskless.images import ImageSet
+    from maskless.images import Image, ImageSet
+    from maskless.training.loop import Record
 
 DISC_RADIUS_UM = 4.0
+RESPONSE_GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+_RESPONSE_CELLS = 16
 UNKNOWN = "-1"
 UNNAMED = "unnamed"
-
-
-def centres_of(cells: AnnData, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
-    """Centres of the cells of each image: (n, 2) as y, x in pixels, in the order of the rows."""
-    image = cells.obs["image"].astype(str).to_numpy()
-    yx = cells.obs[["y", "x"]].to_numpy(dtype=np.float64)
-    unknown = sorted(set(image) - set(names))
-    if unknown:
-        raise InputError(
-            "cells lie in an image that is not there", image=unknown[0], expected=", ".join(names)
-        )
-    return {name: yx[image == name] for name in names}
 
 
 def train(
@@ -50,9 +41,9 @@ def train(
     encoder: EncoderSettings | None = None,
     settings: TrainSettings | None = None,
     *,
+    embed_view_um: float = EmbedSettings().view_um,
     seed: int = 0,
     checkpoint: Path | None = None,
-    on_history: Callable[[list[dict[str, float]]], None] | None = None,
 ) -> Encoder:
     """Train an encoder on cells, without labels and without masks.
 
@@ -64,12 +55,12 @@ def train(
         ``obs`` with image, y, x (pixels).
     encoder, settings
         Architecture and training; the defaults of study.toml if not given.
+    embed_view_um
+        Edge of the views that will be embedded; activations are calibrated on such views.
     seed
         Fixes weights, batches and augmentations.
     checkpoint
-        Folder to save to and to go on from.
-    on_history
-        Called at the end with one entry (step, loss, learning_rate) a step.
+        File to save to and to go on from.
 
     Returns
     -------
@@ -79,25 +70,48 @@ def train(
     Raises
     ------
     InputError
-        Fewer than 2 cells, or an image smaller than a view.
+        Fewer than 2 cells, or cells that do not fit the images.
     TrainingError
         If the loss is not finite.
     """
-    from maskless.cells import Atlas
-    from maskless.training import train_encoder
-
-    encoder = encoder or EncoderSettings()
-    settings = settings or TrainSettings()
-    centres = centres_of(cells, images.names)
-    atlas = Atlas.from_images(
-        images, settings.pixel_um, margin_um=max(settings.view_um) + settings.jitter_um
+    trained, _ = train_with_history(
+        images,
+        cells,
+        encoder or EncoderSettings(),
+        settings or TrainSettings(),
+        embed_view_um=embed_view_um,
+        seed=seed,
+        checkpoint=checkpoint,
     )
-    trained, history = train_encoder(
-        atlas, centres, encoder, settings, seed=seed, checkpoint=checkpoint
-    )
-    if on_history is not None:
-        on_history(history)
     return trained
+
+
+def train_with_history(
+    images: ImageSet,
+    cells: AnnData,
+    encoder: EncoderSettings,
+    settings: TrainSettings,
+    *,
+    embed_view_um: float,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> tuple[Encoder, list[Record]]:
+    """As :func:`train`, with one entry (step, loss, learning_rate) a step beside the encoder."""
+    from maskless.cells import Atlas
+    from maskless.training import needed_margin_um, train_encoder
+
+    image_index, centres_yx = _positions(cells, images)
+    atlas = Atlas.build(images, settings.pixel_um, needed_margin_um(settings, embed_view_um))
+    return train_encoder(
+        atlas,
+        image_index,
+        centres_yx,
+        encoder,
+        settings,
+        seed,
+        embed_view_um=embed_view_um,
+        checkpoint=checkpoint,
+    )
 
 
 def embed(
@@ -105,13 +119,72 @@ def embed(
 ) -> AnnData:
     """Embed every cell; one image is in memory at a time.
 
+    Parameters
+    ----------
+    encoder
+        With calibrated activations, as :func:`train` gives it.
+    images
+        Cleaned images; their panel holds the encoder's markers.
+    cells
+        ``obs`` with image, y, x (pixels), as :func:`maskless.detect` gives it; not changed.
+    settings
+        Size of the views.
+
     Returns
     -------
     AnnData
-        New, with ``X`` (activations), ``layers["disc_mean"]``, ``obsm["X_features"]``,
-        ``obsm["X_embedding"]`` and ``var["positive_above"]``.
+        New: ``X`` (cells, channels) activations, 0 for channels that the encoder does not see;
+        ``layers["disc_mean"]`` mean in a disc of 4 um; ``obsm["X_features"]`` (cells, markers x
+        features); ``obsm["X_embedding"]`` (cells, N); ``var["positive_above"]``;
+        ``uns["maskless"]["response"]`` activation of cells whose pixels are scaled.
+
+    Raises
+    ------
+    InputError
+        If the panel lacks markers of the encoder, or cells do not fit the images.
     """
-    raise NotImplementedError
+    from anndata import AnnData
+
+    from maskless.cells import disc_means
+    from maskless.training import embed_cells
+
+    image_index, centres_yx = _positions(cells, images)
+    disc_mean = np.zeros((cells.n_obs, cells.n_vars), dtype=np.float32)
+
+    def measure_discs(image: Image, rows: NDArray[np.integer[Any]]) -> None:
+        pixels_cyx = np.asarray(image.pixels_cyx, dtype=np.float32)
+        radius_px = DISC_RADIUS_UM / image.um_per_pixel
+        disc_mean[rows] = disc_means(pixels_cyx, centres_yx[rows], radius_px)
+
+    found = embed_cells(
+        encoder,
+        images,
+        image_index,
+        centres_yx,
+        settings or EmbedSettings(),
+        on_image=measure_discs,
+    )
+    columns = [images.panel.index(marker) for marker in encoder.markers]
+    activations = np.zeros_like(disc_mean)
+    activations[:, columns] = found.activations_nc
+    positive_above = np.zeros(cells.n_vars, dtype=np.float32)
+    positive_above[columns] = encoder.activation.positive_above.numpy()
+    embedded = AnnData(
+        X=activations,
+        obs=cells.obs[["image", "y", "x"]].copy(),
+        var=cells.var.assign(positive_above=positive_above),
+        layers={"disc_mean": disc_mean},
+        obsm={
+            "X_embedding": found.embedding_ne,
+            "X_features": found.features_nck.reshape(cells.n_obs, -1),
+            "spatial": np.asarray(cells.obsm["spatial"]),
+        },
+        uns=deepcopy(dict(cells.uns)),
+    )
+    embedded.uns.setdefault("maskless", {})["response"] = _response(
+        encoder, images, image_index, centres_yx, found.activations_nc, settings or EmbedSettings()
+    )
+    return embedded
 
 
 def cluster(
@@ -146,15 +219,16 @@ def cluster(
 
     from maskless.analysis import phenograph_graph
 
-    labels, graph, modularity = phenograph_graph(
+    found = phenograph_graph(
         _embeddings(cells), k=k, resolution=resolution, min_size=min_size, seed=seed
     )
+    labels = found.labels_n
     order = [str(c) for c in sorted(set(labels.tolist()) - {-1})]
     order += [UNKNOWN] if (labels < 0).any() else []
     cells.obs["cluster"] = pd.Categorical(labels.astype(str), categories=order)
     cells.obs["phenotype"] = pd.Categorical([UNNAMED] * cells.n_obs, categories=[UNNAMED])
-    cells.obsp["connectivities"] = graph
-    cells.uns.setdefault("maskless", {})["modularity"] = float(modularity)
+    cells.obsp["connectivities"] = found.graph
+    cells.uns.setdefault("maskless", {})["modularity"] = found.modularity
 
 
 def umap(
@@ -171,6 +245,68 @@ def umap(
 
     settings = UmapSettings(k=k, min_dist=min_dist, epochs=epochs, max_cells=max_cells)
     cells.obsm["X_umap"] = lay_out(_embeddings(cells), settings, seed=seed)
+
+
+def _positions(cells: AnnData, images: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Image of each cell (position in ``images.names``) and its centre as y, x in pixels."""
+    place = {name: index for index, name in enumerate(images.names)}
+    names = cells.obs["image"].astype(str).to_numpy()
+    unknown = sorted(set(names) - set(place))
+    if unknown:
+        raise InputError(
+            "cells lie in an image that is not there",
+            image=unknown[0],
+            expected=f"one of {', '.join(place)}",
+        )
+    image_index = np.array([place[name] for name in names], dtype=np.int64)
+    return image_index, cells.obs[["y", "x"]].to_numpy(dtype=np.float64)
+
+
+def _response(
+    encoder: Encoder,
+    images: ImageSet,
+    image_index: NDArray[np.int64],
+    centres_yx: NDArray[np.float64],
+    activations_nc: NDArray[np.float32],
+    settings: EmbedSettings,
+) -> dict[str, NDArray[Any]]:
+    """How each marker's activation rises when the pixels of its most positive cells are scaled.
+
+    Promise of the encoder: 0 = background, rising with expression. Shown for every study.
+    """
+    from maskless.cells import Atlas, gather_views
+    from maskless.cells.views import view_reach_um, view_size_px
+    from maskless.encoder import response_curve
+
+    size_px = view_size_px(settings.view_um, encoder.pixel_um)
+    reach_um = view_reach_um([size_px * encoder.pixel_um])
+    best = np.argsort(-activations_nc, axis=0, kind="stable")[:_RESPONSE_CELLS]
+    chosen = np.unique(best)
+    views: list[NDArray[np.float32]] = []
+    order: list[NDArray[np.int64]] = []
+    for index in np.unique(image_index[chosen]):
+        rows = chosen[image_index[chosen] == index]
+        atlas = Atlas.of_image(
+            images[images.names[index]], images.panel, encoder.pixel_um, reach_um, encoder.markers
+        )
+        views.append(gather_views(atlas, np.zeros(len(rows), np.int64), centres_yx[rows], size_px))
+        order.append(rows)
+    row_of = {int(row): place for place, row in enumerate(np.concatenate(order))}
+    views_bchw = np.concatenate(views)
+    curves = [
+        response_curve(
+            encoder,
+            views_bchw[[row_of[int(row)] for row in best[:, number]]],
+            marker,
+            RESPONSE_GAINS,
+        )
+        for number, marker in enumerate(encoder.markers)
+    ]
+    return {
+        "markers": np.array(encoder.markers, dtype=object),
+        "gains": np.array(RESPONSE_GAINS),
+        "activations": np.array(curves, dtype=np.float64),
+    }
 
 
 def _embeddings(cells: AnnData) -> NDArray[Any]:

@@ -1,0 +1,132 @@
+"""What is stale: for each stage the fingerprint its result should carry, and the one it carries.
+
+A fingerprint covers the stage's settings, the seed, the version of the stage and the fingerprint of
+the stage before; that of the read stage covers the pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskless.errors import InputError, MasklessError
+from maskless.storage import read_json
+from maskless.study import STAGES, Study, file_hash, fingerprint
+
+if TYPE_CHECKING:
+    from maskless.images import Image
+
+# Raised when a stage computes something else from the same input and settings.
+_VERSION = dict.fromkeys(STAGES, 1)
+_AFTER = {
+    "read": None,
+    "clean": "read",
+    "detect": "clean",
+    "train": "detect",
+    "embed": "train",
+    "cluster": "embed",
+    "umap": "embed",
+}
+
+
+def expected(study: Study, stage: str) -> str | None:
+    """Fingerprint that the stage's result should carry; None while a stage before is stale."""
+    if stage == "read":
+        from maskless.reading import read_fingerprint
+
+        return read_fingerprint(study)
+    config = study.config
+    if stage == "report":
+        stamps = [expected(study, "cluster"), expected(study, "umap")]
+        if None in stamps:
+            return None
+        return fingerprint(stage, _VERSION[stage], config.report, config.seed, stamps)
+    before = str(_AFTER[stage])
+    stamp = stamped(study, "read") if before == "read" else expected(study, before)
+    if stamp is None or (before == "read" and stamp != expected(study, "read")):
+        return None
+    tables: list[object] = [getattr(config, stage)]
+    if stage == "train":
+        train = config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        tables = [train, config.encoder, config.embed]
+    if stage == "detect":
+        tables.append(_given_files(study))
+    return fingerprint(stage, _VERSION[stage], tables, config.seed, stamp)
+
+
+def stamped(study: Study, stage: str) -> str | None:
+    """Fingerprint in the result that is there; None where there is none, or part of it is gone."""
+    from maskless.cells_file import stage_stamps
+
+    try:
+        if stage in ("read", "clean"):
+            file = study.inventory_file if stage == "read" else study.scaling_file
+            return read_json(file).get("fingerprint") if file.exists() else None
+        if stage == "train":
+            file = study.encoder_folder / "encoder.json"
+            if not file.exists() or not (study.encoder_folder / "encoder.safetensors").exists():
+                return None
+            return read_json(file).get("extra", {}).get("fingerprint")
+        if stage == "report":
+            file = study.figures_folder / "figures.json"
+            there = file.exists() and study.report_file.exists()
+            return read_json(file).get("fingerprint") if there else None
+    except InputError:
+        return None
+    return stage_stamps(study.cells_file).get(stage)
+
+
+def is_fresh(study: Study, stage: str) -> bool:
+    """Whether the stage's result is there and made from what the study asks for now."""
+    now = expected(study, stage)
+    if now is None or stamped(study, stage) != now:
+        return False
+    if stage == "clean":
+        return all(image_stamp(study, entry["name"]) == now for entry in _inventory(study))
+    return True
+
+
+def _inventory(study: Study) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = read_json(study.inventory_file)["images"]
+    return images
+
+
+def image_stamp(study: Study, name: str) -> str | None:
+    """Fingerprint that a cleaned image carries; None where it is missing or damaged."""
+    from maskless.images import zarr_attributes
+
+    try:
+        return zarr_attributes(study.image_file(name)).get("fingerprint")
+    except InputError:
+        return None
+
+
+def _given_files(study: Study) -> list[str]:
+    """Content of the masks or tables that are given, or of a weights file."""
+    settings = study.config.detect
+    paths: list[Path] = []
+    if settings.method in ("masks", "centres") and settings.files:
+        from maskless.cells.given import find_given
+
+        for name, load in _sources(study).items():
+            try:
+                paths.append(find_given(settings.files, load, study.folder))
+            except MasklessError:
+                return [f"missing for {name}"]
+    if settings.method == "cellpose" and settings.cellpose_model:
+        weights = study.resolve(settings.cellpose_model)
+        paths += [weights] if weights.is_file() else []
+    return [file_hash(path) for path in paths]
+
+
+def _sources(study: Study) -> dict[str, Image]:
+    """Images without pixels: what is needed to find files beside them."""
+    import numpy as np
+
+    from maskless.images import Image as Empty
+
+    nothing = np.zeros((0, 0, 0), dtype=np.float32)
+    return {
+        entry["name"]: Empty(entry["name"], nothing, (), 1.0, Path(entry["source"]))
+        for entry in _inventory(study)
+    }

@@ -1,0 +1,393 @@
+"""The eight stages around the functions of :mod:`maskless.pipeline`: files in, files out.
+
+A stage runs if its result is not fresh (:mod:`maskless.freshness`), and stamps what it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskless.errors import InputError, StudyError
+from maskless.freshness import expected, image_stamp, is_fresh, stamped
+from maskless.progress import log, track
+from maskless.storage import read_json, write_json, write_text
+from maskless.study import STAGES, Study, measure, versions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from maskless.images import Image, ImageSet
+
+Facts = dict[str, Any]
+
+_IN_CELLS = ("detect", "embed", "cluster", "umap")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run deals with what is wrong."""
+
+    keep_going: bool = False
+    strict: bool = False
+
+
+def run_study(
+    folder: Path,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    keep_going: bool = False,
+    strict: bool = False,
+) -> str:
+    """Bring a study up to date, from the first stage that is stale.
+
+    Parameters
+    ----------
+    folder
+        Of the study.
+    first
+        Compute this stage and those after it also if they are fresh.
+    last
+        Stop after this stage.
+    keep_going
+        Leave out images that cannot be used and record why.
+    strict
+        A recorded problem of an image is an error.
+
+    Returns
+    -------
+    str
+        What was done, in plain words.
+
+    Raises
+    ------
+    MasklessError
+        One line that says what is wrong, where and what to do. What was finished stays.
+    """
+    study = Study.open(folder)
+    options = Options(keep_going, strict)
+    wanted = STAGES[: STAGES.index(last) + 1] if last else STAGES
+    forced = STAGES[STAGES.index(first) :] if first else ()
+    done = []
+    with study.lock():
+        for stage in wanted:
+            if stage in forced or not is_fresh(study, stage):
+                _run_stage(study, stage, options, forced=stage in forced)
+                done.append(stage)
+    return _summary(study, done, wanted)
+
+
+def run_one_stage(
+    folder: Path, stage: str, *, keep_going: bool = False, strict: bool = False
+) -> str:
+    """Run one stage if it is stale; the stages before it must be up to date.
+
+    See :func:`run_study`.
+    """
+    study = Study.open(folder)
+    with study.lock():
+        for before in STAGES[: STAGES.index(stage)]:
+            if not is_fresh(study, before) and not (before == "cluster" and stage == "umap"):
+                raise StudyError(
+                    f"{folder}: stage {before} is not up to date, so {stage} cannot run. "
+                    f"Run: maskless run {folder} --until {stage}"
+                )
+        if is_fresh(study, stage):
+            return _summary(study, [], (stage,))
+        _run_stage(study, stage, Options(keep_going, strict), forced=False)
+    return _summary(study, [stage], (stage,))
+
+
+def study_images(study: Study) -> ImageSet:
+    """The cleaned images of a study, loaded one at a time."""
+    from maskless.images import ImageSet, open_image_zarr
+    from maskless.reading import panel_from
+
+    content = read_json(study.inventory_file)
+
+    def loader(entry: dict[str, Any]) -> Callable[[], Image]:
+        def load() -> Image:
+            image = open_image_zarr(study.image_file(entry["name"]))
+            return replace(image, source=Path(entry["source"]))
+
+        return load
+
+    return ImageSet(panel_from(content["panel"]), {e["name"]: loader(e) for e in content["images"]})
+
+
+def _run_stage(study: Study, stage: str, options: Options, *, forced: bool) -> None:
+    log(f"{stage} ...")
+    if forced and stage == "train":
+        for file in study.encoder_folder.glob("checkpoint*"):
+            file.unlink()
+    with measure() as usage:
+        facts = _STAGES[stage](study, options)
+    record = {
+        "stage": stage,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(usage.seconds, 2),
+        "peak_mib": round(usage.peak_mib),
+        "seed": study.config.seed,
+        "fingerprint": stamped(study, stage),
+        **facts,
+        "versions": versions(),
+    }
+    study.add_record(record)
+    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
+    log(f"{stage} done in {usage.seconds:.1f} s, peak {usage.peak_mib:.0f} MiB: {told}")
+
+
+def _read(study: Study, options: Options) -> Facts:
+    from maskless.reading import read_study_images
+
+    return read_study_images(study, keep_going=options.keep_going, strict=options.strict)
+
+
+def _clean(study: Study, options: Options) -> Facts:
+    from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
+    from maskless.reading import raw_images
+
+    now = expected(study, "clean")
+    raw = raw_images(study)
+    settings, seed = study.config.clean, study.config.seed
+    if stamped(study, "clean") == now:
+        scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])
+    else:
+        scaling = fit_scaling(raw, settings, seed)
+        write_json(study.scaling_file, {"fingerprint": now, "scaling": scaling.to_dict()})
+    todo = [name for name in raw.names if image_stamp(study, name) != now]
+    for name in track(todo, "clean (images)", total=len(raw), done=len(raw) - len(todo)):
+        image = clean_image(raw[name], settings, scaling)
+        write_image_zarr(image, raw.panel, study.image_file(name), {"fingerprint": now})
+    for path in study.images_folder.glob("*.zarr"):
+        if path.name.removesuffix(".zarr") not in raw.names:
+            _remove_folder(path)
+    return {"images": len(raw)}
+
+
+def _detect(study: Study, options: Options) -> Facts:
+    from maskless.cells import detect_image, make_cells
+    from maskless.cells.detect import detector_record
+
+    images = study_images(study)
+    centres = {}
+    without = []
+    um_per_pixel = {}
+    for image in track(images, "detect (images)", total=len(images)):
+        um_per_pixel[image.name] = image.um_per_pixel
+        found = detect_image(image, images.panel, study.config.detect, study.folder)
+        centres[image.name] = found
+        if len(found):
+            continue
+        if not options.keep_going:
+            raise InputError(
+                "no nuclei found",
+                image=image.name,
+                file=image.source,
+                expected="at least one",
+                found=f"0 in {image.pixels_cyx.shape[2]} x {image.pixels_cyx.shape[1]} pixels",
+                do="Check the nuclear channels and [detect] in study.toml, or use --keep-going",
+            )
+        without.append(image.name)
+    if not sum(map(len, centres.values())):
+        raise InputError("no nuclei found in any image", do="Check the nuclear channels")
+    cells = make_cells(centres, images.panel, um_per_pixel)
+    facts = {"cells": cells.n_obs, "images_without_cells": without}
+    facts |= detector_record(study.config.detect, study.folder)
+    _save(study, cells, "detect", facts)
+    return facts
+
+
+def _train(study: Study, options: Options) -> Facts:
+    from maskless.encoder import save_encoder
+    from maskless.pipeline import train_with_history
+
+    config = study.config
+    encoder, history = train_with_history(
+        study_images(study),
+        _load(study, "detect"),
+        config.encoder,
+        config.train,
+        embed_view_um=config.embed.view_um,
+        seed=config.seed,
+        checkpoint=study.encoder_folder / "checkpoint",
+    )
+    lines = [f"{int(r['step'])},{r['loss']!r},{r['learning_rate']!r}" for r in history]
+    write_text(
+        study.encoder_folder / "history.csv", "\n".join(["step,loss,learning_rate", *lines]) + "\n"
+    )
+    extra = {"fingerprint": expected(study, "train"), "seed": config.seed, "versions": versions()}
+    save_encoder(encoder, study.encoder_folder, extra)
+    facts: Facts = {
+        "steps": len(history),
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+    }
+    if history:
+        facts |= {"first_loss": round(history[0]["loss"], 3)}
+        facts |= {"last_loss": round(history[-1]["loss"], 3)}
+    return facts
+
+
+def _embed(study: Study, options: Options) -> Facts:
+    from maskless.encoder import load_encoder
+    from maskless.pipeline import embed
+
+    encoder = load_encoder(study.encoder_folder)
+    cells = embed(encoder, study_images(study), _load(study, "detect"), study.config.embed)
+    facts = {"cells": cells.n_obs, "markers": len(encoder.markers)}
+    _save(study, cells, "embed", facts)
+    return facts
+
+
+def _cluster(study: Study, options: Options) -> Facts:
+    from maskless.pipeline import UNKNOWN, cluster
+
+    cells = _load(study, "embed")
+    settings = study.config.cluster
+    if cells.n_obs <= settings.k:
+        raise InputError(
+            "there are fewer cells than neighbours",
+            file=study.cells_file,
+            expected=f"more than k = {settings.k} cells",
+            found=cells.n_obs,
+            do="Lower k under [cluster] in study.toml, or add images",
+        )
+    cluster(
+        cells,
+        k=settings.k,
+        resolution=settings.resolution,
+        min_size=settings.min_size,
+        seed=study.config.seed,
+    )
+    labels = cells.obs["cluster"]
+    facts = {
+        "clusters": sum(category != UNKNOWN for category in labels.cat.categories),
+        "unknown_cells": int((labels == UNKNOWN).sum()),
+        "modularity": round(cells.uns["maskless"]["modularity"], 4),
+    }
+    _save(study, cells, "cluster", facts)
+    return facts
+
+
+def _umap(study: Study, options: Options) -> Facts:
+    from maskless.pipeline import umap
+
+    cells = _load(study, "embed")
+    settings = study.config.umap
+    umap(
+        cells,
+        k=settings.k,
+        min_dist=settings.min_dist,
+        epochs=settings.epochs,
+        max_cells=settings.max_cells,
+        seed=study.config.seed,
+    )
+    facts = {"cells": cells.n_obs}
+    _save(study, cells, "umap", facts)
+    return facts
+
+
+def _report(study: Study, options: Options) -> Facts:
+    from maskless.config import to_toml
+    from maskless.report import draw_all, write_report
+
+    cells = _load(study, "cluster", "umap")
+    response = cells.uns["maskless"]["response"]
+    curves = {
+        str(marker): (response["gains"], curve)
+        for marker, curve in zip(response["markers"], response["activations"], strict=True)
+    }
+    figures = draw_all(
+        cells,
+        study_images(study),
+        study.encoder_folder / "history.csv",
+        curves,
+        study.config.report,
+        study.figures_folder,
+        seed=study.config.seed,
+    )
+    content = read_json(study.inventory_file)
+    problems = {e["name"]: e["problems"] for e in content["images"] if e["problems"]}
+    problems |= {e["name"]: [f"left out: {e['reason']}"] for e in content["left_out"]}
+    write_report(
+        study.report_file,
+        study.folder.resolve().name,
+        cells,
+        figures,
+        study.latest_records(),
+        problems,
+        to_toml(study.config),
+    )
+    write_json(
+        study.figures_folder / "figures.json",
+        {
+            "fingerprint": expected(study, "report"),
+            "figures": {name: figure.title for name, figure in figures.items()},
+        },
+    )
+    return {"figures": len(figures)}
+
+
+_STAGES: dict[str, Callable[[Study, Options], Facts]] = {
+    "read": _read,
+    "clean": _clean,
+    "detect": _detect,
+    "train": _train,
+    "embed": _embed,
+    "cluster": _cluster,
+    "umap": _umap,
+    "report": _report,
+}
+
+
+def _load(study: Study, *needed: str) -> AnnData:
+    """cells.h5ad with what stages that are stale have left in it taken out."""
+    from maskless.cells_file import read_cells
+
+    cells = read_cells(study.cells_file)
+    stamps = cells.uns.get("maskless", {}).get("stages", {})
+    for stage in _IN_CELLS:
+        if stage in needed or stamps.get(stage) == expected(study, stage):
+            continue
+        stamps.pop(stage, None)
+        cells.uns["maskless"].get("facts", {}).pop(stage, None)
+        if stage == "cluster":
+            cells.obs = cells.obs.drop(columns=["cluster", "phenotype"], errors="ignore")
+            cells.obsp.pop("connectivities", None)
+        if stage == "umap":
+            cells.obsm.pop("X_umap", None)
+    return cells
+
+
+def _save(study: Study, cells: AnnData, stage: str, facts: Facts) -> None:
+    from maskless.cells_file import stamp, write_cells
+
+    stamp(
+        cells,
+        stage,
+        str(expected(study, stage)),
+        seed=study.config.seed,
+        versions=versions(),
+        settings=study.config.model_dump(mode="json", exclude={"images": {"paths", "panel"}}),
+        facts=facts,
+    )
+    write_cells(cells, study.cells_file)
+
+
+def _remove_folder(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path)
+
+
+def _summary(study: Study, done: list[str], wanted: tuple[str, ...]) -> str:
+    if not done:
+        return f"{study.folder} is up to date ({', '.join(wanted)})"
+    lines = [f"done: {', '.join(done)}"]
+    if "report" in wanted:
+        lines.append(f"the report is {study.report_file}")
+    return "\n".join(lines)
