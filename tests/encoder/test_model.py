@@ -81,6 +81,16 @@ def test_features_ignore_the_pixels_of_other_markers_bit_for_bit(
     assert not torch.equal(before[:, changed], after[:, changed])
 
 
+def test_no_crosstalk_in_a_large_batch_of_a_real_panels_width() -> None:
+    encoder = make(34, EncoderSettings(embedding=8))
+    views = random_views(150, 34, 12, 12)  # more than one chunk
+    other = views.clone()
+    other[:, ::2] *= 1e20
+    with torch.no_grad():
+        before, after = encoder.features(views), encoder.features(other)
+    assert torch.equal(before[:, 1::2], after[:, 1::2])
+
+
 @ALL_SETTINGS
 def test_gradient_reaches_the_pixels_of_the_own_marker_only(
     encoder_settings: EncoderSettings,
@@ -240,7 +250,9 @@ def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
 def test_arrays_are_welcome_and_carry_no_gradient() -> None:
     encoder = make()
     views = random_views(2, 3, 12, 12)
-    features = encoder.features(views.double().numpy())
+    array = views.double().numpy()
+    array.flags.writeable = False  # as of a memory-mapped file
+    features = encoder.features(array)
     assert not features.requires_grad
     assert not encoder.embed(views.numpy()).requires_grad
     assert encoder.embed(views).requires_grad

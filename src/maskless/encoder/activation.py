@@ -16,12 +16,14 @@ The fit, for each marker alone:
 
    - Where Otsu's threshold parts the cells well (it takes more than 0.7 of their variance; a
      Gaussian gives 0.64), that threshold. This also finds few bright cells among many.
-   - Else the cells are one population. If 19 of 20 have more than 0.7 of the median level, the
-     marker is everywhere: the background is the 1st percentile of the positions, the darkest that
-     these images can show, and a positive cell has more than half of the cells' median. (A constant
-     haze and no expression looks the same; take it away when cleaning.)
-   - Else, as for rare or absent markers, 3 robust standard deviations (1.4826 MAD) above the
-     background. A threshold that always splits the cells would find positive ones in noise.
+   - Else the cells are one population. If 19 of 20 have more than 0.7 of the median level, and this
+     is above 0.1 (about 1 = bright pixels), the marker is everywhere: the background is the 1st
+     percentile of the positions, the darkest that these images can show, and a positive cell has
+     more than half of the cells' median. (A constant haze and no expression looks the same; take
+     it away when cleaning.)
+   - Else, as for rare or absent markers, 4 robust standard deviations (1.4826 MAD of the lower
+     part) above the background. Of Gaussian noise alone, cut in two by Otsu's threshold, 4 to 5 %
+     lie above; a threshold that always splits the cells would find half of them positive.
 
    The background is never below an empty view. A positive cell has at least a tenth of the cells'
    99th percentile.
@@ -51,7 +53,16 @@ _BINS = 256
 _RIDGE = 1e-4
 _PARTED = 0.7
 _EVERYWHERE = 0.7
+_EVERYWHERE_LEAST = 0.1
+_SPREADS = 4 * 1.4826
 _TINY = 1e-12
+
+
+def as_tensor(views: Tensor | NDArray[Any]) -> Tensor:
+    """A tensor of an array; read-only arrays, as of memory-mapped files, are copied."""
+    if isinstance(views, Tensor):
+        return views
+    return torch.from_numpy(np.require(views, requirements=["C", "W"]))
 
 
 class Activation(nn.Module):
@@ -187,7 +198,7 @@ def response_curve(
                 expected=f"one of {', '.join(encoder.markers)}",
             )
         marker = encoder.markers.index(marker)
-    views = torch.as_tensor(views_bchw).to(encoder.stem_weight, copy=True).detach()
+    views = as_tensor(views_bchw).to(encoder.stem_weight, copy=True).detach()
     pixels = views[:, marker].clone()
     curve = []
     with torch.no_grad():
@@ -206,9 +217,9 @@ def _features_and_targets(
     sigma_px = encoder.settings.pooling_radius_um / encoder.pixel_um
     with torch.no_grad():
         for batch in batches:
-            views = torch.as_tensor(batch).to(encoder.stem_weight)
+            views = as_tensor(batch).to(encoder.stem_weight)
             edges = [edge_weights(size, 1, 0, sigma_px) for size in views.shape[2:]]
-            weights = [torch.from_numpy(edge).to(views) for edge in edges]
+            weights = [torch.tensor(edge).to(views) for edge in edges]
             targets.append(_as_array(torch.einsum("bchw,h,w->bc", views, *weights)))
             for place, gain in zip(features, gains, strict=True):
                 scaled = views * gain if gain else torch.zeros_like(views[:1])
@@ -293,9 +304,9 @@ def _background_and_positive(
     low, middle = (float(value) for value in np.percentile(cells, (5, 50)))
     if parted > _PARTED:
         return background, threshold
-    if low > _EVERYWHERE * middle > 0:
+    if low > _EVERYWHERE * middle and middle > _EVERYWHERE_LEAST:
         return float(np.percentile(places, 1)), middle / 2
-    return background, background + 3 * 1.4826 * float(np.median(np.abs(dark - background)))
+    return background, background + _SPREADS * float(np.median(np.abs(dark - background)))
 
 
 def _otsu(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskless.encoder.activation import Activation
+from maskless.encoder.activation import Activation, as_tensor
 from maskless.encoder.pooling import edge_weights
 from maskless.errors import InputError, SettingsError
 
@@ -285,10 +285,10 @@ class Encoder(nn.Module):
         return partial(_pool_all, weights=torch.from_numpy(weights).to(self.stem_weight))
 
     def _checked_views(self, views: Views) -> Tensor:
-        if not isinstance(views, Tensor):
-            if not np.isfinite(views).all():  # arrays come from outside: tensors are not searched
-                raise InputError("the views hold NaN or infinite pixels")
-            views = torch.from_numpy(np.ascontiguousarray(views))
+        # Arrays come from outside; searching tensors would cost in every step of training.
+        if not isinstance(views, Tensor) and not np.isfinite(views).all():
+            raise InputError("the views hold NaN or infinite pixels")
+        views = as_tensor(views)
         expected = f"(views, {len(self.markers)} markers, height, width)"
         if views.ndim != 4:
             raise InputError("views have another shape", expected=expected, found=_shape(views))
