@@ -1,0 +1,188 @@
+"""PhenoGraph: clusters of cells that share neighbours, and labels for cells that come later.
+
+Levine et al. 2015, doi:10.1016/j.cell.2015.05.047: nearest neighbours, Jaccard graph, communities
+of high modularity (here by Leiden's algorithm), small communities left unknown.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+
+from maskless.analysis.jaccard import jaccard_in_order, reorder
+from maskless.analysis.leiden import by_falling_size, find_communities
+from maskless.analysis.neighbours import Neighbours, nearest_among, nearest_neighbours
+from maskless.analysis.parallel import parallel_map, row_ranges
+from maskless.errors import InputError
+
+UNKNOWN = -1
+_MOST_STARTS = 8
+_CELLS_FOR_ALL_STARTS = 100_000
+
+
+class PhenoGraph(NamedTuple):
+    """What PhenoGraph found.
+
+    Attributes
+    ----------
+    labels_n
+        int32: 0.. by falling size, -1 in clusters that are too small.
+    graph
+        (n, n) Jaccard graph, float32, symmetric.
+    modularity
+        Of all communities, the small ones included.
+    """
+
+    labels_n: NDArray[np.int32]
+    graph: csr_matrix
+    modularity: float
+
+
+def phenograph(
+    points_nd: ArrayLike,
+    k: int = 30,
+    resolution: float = 1.0,
+    min_size: int = 50,
+    seed: int = 0,
+) -> NDArray[np.int32]:
+    """Cluster cells; see :func:`phenograph_graph`, which gives the graph as well.
+
+    Returns
+    -------
+    NDArray
+        int32 labels (n,): 0.. by falling size, -1 in clusters of fewer than `min_size` cells.
+    """
+    return phenograph_graph(points_nd, k, resolution, min_size, seed).labels_n
+
+
+def phenograph_graph(
+    points_nd: ArrayLike,
+    k: int = 30,
+    resolution: float = 1.0,
+    min_size: int = 50,
+    seed: int = 0,
+    neighbours: Neighbours | None = None,
+) -> PhenoGraph:
+    """Cluster cells with PhenoGraph and keep the graph.
+
+    Up to 50,000 cells the best of several starts is taken. The result is the same with any number
+    of threads.
+
+    Parameters
+    ----------
+    points_nd
+        n cells in d dimensions, finite; more than `k` cells.
+    k
+        Nearest neighbours.
+    resolution
+        Of the modularity: higher gives more clusters.
+    min_size
+        Cells in smaller clusters become -1.
+    seed
+        Fixes every random choice.
+    neighbours
+        At least `k` neighbours of these cells, if they were searched before.
+
+    Raises
+    ------
+    InputError
+        As :func:`maskless.analysis.nearest_neighbours`; if `resolution` is not above zero.
+    """
+    if not resolution > 0:
+        raise InputError("the resolution must be above zero", found=resolution)
+    if neighbours is None:
+        neighbours = nearest_neighbours(points_nd, k, seed=seed)
+    elif neighbours.n != len(np.asarray(points_nd)):
+        raise InputError(
+            "the neighbours are those of other cells",
+            expected=len(np.asarray(points_nd)),
+            found=neighbours.n,
+        )
+    neighbours = neighbours.first(k)
+    order = neighbours.order_n
+    if order is None:
+        order = np.arange(neighbours.n, dtype=np.int32)
+    graph = jaccard_in_order(neighbours)
+    found, quality = _best_communities(graph, resolution, seed)
+    communities = np.empty_like(found)
+    communities[order] = found
+    labels = by_falling_size(communities)
+    sizes = np.bincount(labels)
+    labels[sizes[labels] < min_size] = UNKNOWN
+    return PhenoGraph(labels, reorder(graph, order), quality)
+
+
+def assign_by_neighbours(
+    points_nd: ArrayLike,
+    labels_n: ArrayLike,
+    new_points_md: ArrayLike,
+    k: int = 30,
+    seed: int = 0,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Label new cells by the vote of their k nearest labelled ones.
+
+    Parameters
+    ----------
+    points_nd
+        Labelled cells.
+    labels_n
+        Their integer labels; -1 (unknown) votes like any other.
+    new_points_md
+        Cells to label.
+    k
+        Voters. Of labels with equal votes, the one with the nearer voters wins.
+    seed
+        Of the search for neighbours.
+
+    Returns
+    -------
+    labels : NDArray
+        int32 (m,).
+    confidence : NDArray
+        float32 (m,): the winner's share of the votes.
+
+    Raises
+    ------
+    InputError
+        If tables do not fit each other, values are not finite, or there are fewer than k cells.
+    """
+    labels = np.asarray(labels_n)
+    if labels.shape != (len(np.asarray(points_nd)),) or labels.dtype.kind not in "iu":
+        raise InputError(
+            "labels must be one integer for each cell",
+            expected=(len(np.asarray(points_nd)),),
+            found=f"{labels.dtype} of shape {labels.shape}",
+        )
+    voters = nearest_among(points_nd, new_points_md, k, seed=seed)
+    names, numbers = np.unique(labels, return_inverse=True)
+    # The bonuses of all k voters together are less than one vote.
+    vote_k = 1 + np.arange(k, 0, -1) / (k * (k + 1))
+    given = np.empty(voters.n, np.int32)
+    confidence = np.empty(voters.n, np.float32)
+    for start, stop in row_ranges(voters.n, 65_536):
+        voted = numbers[voters.indices_nk[start:stop]]
+        slots = voted + np.arange(stop - start)[:, None] * len(names)
+        votes = np.bincount(
+            slots.ravel(), np.tile(vote_k, stop - start), (stop - start) * len(names)
+        )
+        winner = votes.reshape(stop - start, len(names)).argmax(axis=1)
+        given[start:stop] = names[winner]
+        confidence[start:stop] = (voted == winner[:, None]).mean(axis=1)
+    return given, confidence
+
+
+def _best_communities(
+    graph: csr_matrix, resolution: float, seed: int
+) -> tuple[NDArray[np.int32], float]:
+    """Take the highest modularity of one start in the order of rows and some in random order."""
+    starts = min(_MOST_STARTS, max(1, _CELLS_FOR_ALL_STARTS // max(1, graph.shape[0])))
+    seeds = np.random.SeedSequence(seed).generate_state(starts)
+    results = parallel_map(
+        lambda i: find_communities(graph, resolution, int(seeds[i]), 2, shuffle=i > 0),
+        range(starts),
+        "communities",
+    )
+    return max(results, key=lambda result: result[1])  # the first of equal ones
