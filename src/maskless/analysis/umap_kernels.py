@@ -107,13 +107,12 @@ def move_points(  # type: ignore[no-untyped-def]
     start: int,
     stop: int,
     stride: int,
-    pulls: int,
 ):
     """Move heads ``start, start + stride, ..`` by one epoch of stochastic gradient descent.
 
-    Each edge is used in a share `chances` of the epochs, evenly spaced, and pulls twice: once for
-    each direction in which UMAP would have drawn it. Positions of all others are read from
-    `tails_m2`, which does not change meanwhile, so heads can be moved in any order.
+    Each edge is used in a share `chances` of the epochs, evenly spaced; it pulls once, and
+    `negatives` random others push. Positions of all others are read from `tails_m2`, which does
+    not change meanwhile, so heads can be moved in any order.
     """
     others = np.uint64(tails_m2.shape[0])
     four = np.float32(4)
@@ -132,13 +131,12 @@ def move_points(  # type: ignore[no-untyped-def]
             if np.int32(chance * np.float32(epoch + 1)) == np.int32(chance * np.float32(epoch)):
                 continue
             j = columns[e]
-            for _ in range(pulls):
-                dx = x - tails_m2[j, 0]
-                dy = y - tails_m2[j, 1]
-                number[0] = dx * dx + dy * dy
-                force = attraction[bits[0] >> np.uint32(16)]
-                x += step * min(max(force * dx, -four), four)
-                y += step * min(max(force * dy, -four), four)
+            dx = x - tails_m2[j, 0]
+            dy = y - tails_m2[j, 1]
+            number[0] = dx * dx + dy * dy
+            force = attraction[bits[0] >> np.uint32(16)]
+            x += step * min(max(force * dx, -four), four)
+            y += step * min(max(force * dy, -four), four)
             for _ in range(negatives):
                 state ^= state << np.uint64(13)
                 state ^= state >> np.uint64(7)
