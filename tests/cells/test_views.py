@@ -1,4 +1,3 @@
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,7 +169,7 @@ def test_augmentations_can_be_switched_off():
 
 def test_views_fit_the_margin_that_was_asked_for():
     # Cells in the very corners, drawn many times, at the largest size.
-    images, atlas = made_atlas(view_um=16.0)
+    _, atlas = made_atlas(view_um=16.0)
     corners = np.array([[-0.5, -0.5], [49.5, 39.5]] * 500)
     how = draw_augmentations(np.random.default_rng(5), 1000, MARKERS, SETTINGS)
     views = gather_views(atlas, np.zeros(1000, int), corners, 16, how)
@@ -203,17 +202,14 @@ def test_sizes_in_um():
         view_size_px(16.0, 0.2)
 
 
-def test_the_number_of_threads_changes_nothing():
-    threads = numba.get_num_threads()
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     images, atlas = made_atlas(dtype="float16")
-    how = draw_augmentations(np.random.default_rng(2), 100, MARKERS, SETTINGS)
-    cells = some_cells(images, 100)
-    at_once = gather_views(atlas, *cells, 16, how)
-    try:
-        numba.set_num_threads(1)
-        np.testing.assert_array_equal(gather_views(atlas, *cells, 16, how), at_once)
-    finally:
-        numba.set_num_threads(threads)
+    how = draw_augmentations(np.random.default_rng(2), 333, MARKERS, SETTINGS)
+    cells = some_cells(images, 333)
+    expected = gather_views(atlas, *cells, 16, how)
+    monkeypatch.setattr("maskless.cells.threads.thread_count", lambda: threads)
+    np.testing.assert_array_equal(gather_views(atlas, *cells, 16, how), expected)
 
 
 def test_a_view_does_not_depend_on_the_others():

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from math import ceil, floor
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
+from maskless.cells.threads import share_rows
 from maskless.errors import InputError
+
+_CELLS_A_THREAD = 256
 
 
 def disc_means(
@@ -89,11 +92,15 @@ def ring_means(
         )
     pixels = np.ascontiguousarray(pixels_cyx, np.float32)
     means_nrc = np.empty((len(centres), len(edges) - 1, len(pixels)), np.float32)
-    _ring_means(pixels, centres, edges, means_nrc)
+    share_rows(
+        lambda rows: _ring_means(pixels, centres[rows], edges, means_nrc[rows]),
+        len(centres),
+        _CELLS_A_THREAD,
+    )
     return means_nrc
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def _ring_means(
     pixels_cyx: NDArray[np.float32],
     centres_yx: NDArray[np.float64],
@@ -102,7 +109,7 @@ def _ring_means(
 ) -> None:
     n_channels, rows, columns = pixels_cyx.shape
     n_rings = len(edges) - 1
-    for n in prange(len(centres_yx)):
+    for n in range(len(centres_yx)):
         y, x = centres_yx[n, 0], centres_yx[n, 1]
         top, bottom = max(0, ceil(y - edges[-1])), min(rows - 1, floor(y + edges[-1]))
         left, right = max(0, ceil(x - edges[-1])), min(columns - 1, floor(x + edges[-1]))

@@ -20,11 +20,12 @@ from math import floor, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
 from maskless.cells.atlas import Atlas
+from maskless.cells.threads import share_rows
 from maskless.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # The encoder promises 12 to 40 pixels; shallow ones take smaller views and say so if they do not.
 SMALLEST_VIEW_PX, LARGEST_VIEW_PX = 6, 40
 _NOISE = 1 << 20
+_VIEWS_A_THREAD = 64
 _HALF_TO_SINGLE = np.float32(2.0**112)
 
 
@@ -174,20 +176,34 @@ def gather_views(
     matrices_v22 = np.ascontiguousarray(matrices_v22 * step_v[:, None, None])
     _check_reach(atlas, image_v, position_v2, matrices_v22, size_px)
 
-    views_vcss = np.empty((n_views, n_markers, size_px, size_px), np.float32)
     values = atlas.values
-    _gather(
-        values.view(np.uint16) if values.dtype == np.float16 else values,
-        atlas.offset_i[image_v],
-        atlas.columns_i[image_v],
-        position_v2,
-        matrices_v22,
-        np.ones((n_views, n_markers), np.float32) if how.gain_vc is None else how.gain_vc,
-        np.zeros(n_views, np.float32) if how.noise_sigma_v is None else how.noise_sigma_v,
-        np.zeros(n_views, np.int64) if how.noise_start_v is None else how.noise_start_v,
-        _noise_table(),
-        views_vcss,
-    )
+    if values.dtype == np.float16:
+        values = values.view(np.uint16)
+    offset_v, columns_v = atlas.offset_i[image_v], atlas.columns_i[image_v]
+    gain_vc = how.gain_vc
+    if gain_vc is None:
+        gain_vc = np.ones((n_views, n_markers), np.float32)
+    sigma_v, start_v = how.noise_sigma_v, how.noise_start_v
+    if sigma_v is None or start_v is None:
+        sigma_v, start_v = np.zeros(n_views, np.float32), np.zeros(n_views, np.int64)
+    noise = _noise_table()
+    views_vcss = np.empty((n_views, n_markers, size_px, size_px), np.float32)
+
+    def gather(v: slice) -> None:
+        _gather(
+            values,
+            offset_v[v],
+            columns_v[v],
+            position_v2[v],
+            matrices_v22[v],
+            gain_vc[v],
+            sigma_v[v],
+            start_v[v],
+            noise,
+            views_vcss[v],
+        )
+
+    share_rows(gather, n_views, _VIEWS_A_THREAD)
     return views_vcss
 
 
@@ -263,7 +279,7 @@ def _single_compiled(value: Any) -> Any:
     return keep
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def _gather(
     values: NDArray[Any],
     offset_v: NDArray[np.int64],
@@ -279,7 +295,7 @@ def _gather(
     n_views, n_markers, size, _ = views_vcss.shape
     half = (size - 1) / 2
     one = np.float32(1)
-    for v in prange(n_views):
+    for v in range(n_views):
         row_sc = np.empty((size, n_markers), np.float32)
         gain_c = gain_vc[v]
         sigma = sigma_v[v]
