@@ -5,7 +5,13 @@ from maskless.cells.detect import detect, detect_image, nuclear_plane
 from maskless.cells.difference_of_gaussians import detect_nuclei
 from maskless.cells.intensity import disc_means, ring_means
 from maskless.cells.table import make_cells
-from maskless.cells.views import Augmentations, draw_augmentations, gather_views
+from maskless.cells.views import (
+    Augmentations,
+    draw_augmentations,
+    gather_views,
+    view_reach_um,
+    view_size_px,
+)
 
 __all__ = [
     "Atlas",
@@ -19,4 +25,6 @@ __all__ = [
     "make_cells",
     "nuclear_plane",
     "ring_means",
+    "view_reach_um",
+    "view_size_px",
 ]
