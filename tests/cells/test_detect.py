@@ -141,6 +141,9 @@ def test_otsu_equals_scikit_image() -> None:
     values = np.concatenate([generator.normal(1, 0.3, 4000), generator.normal(4, 1, 1500)])
     assert otsu_threshold(values) == pytest.approx(threshold_otsu(values), rel=1e-6)
     assert otsu_threshold(np.full(10, 3.0)) == 3.0
+    one = np.float32(1)
+    narrow = np.array([one, np.nextafter(one, 2 * one), one], dtype=np.float32)
+    assert 1 <= otsu_threshold(narrow) <= narrow.max()
 
 
 def test_nuclear_channels_count_alike_whatever_their_brightness() -> None:

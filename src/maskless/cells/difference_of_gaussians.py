@@ -99,6 +99,7 @@ def otsu_threshold(values: NDArray[np.floating[Any]], bins: int = 256) -> float:
     -----
     Otsu 1979, doi:10.1109/TSMC.1979.4310076.
     """
+    values = values.astype(np.float64)  # bins of a narrow range can be empty steps in float32
     low, high = float(values.min()), float(values.max())
     if not high - low > bins * np.spacing(max(abs(low), abs(high))):
         return low
