@@ -129,7 +129,7 @@ def test_a_lost_output_is_made_again_with_the_same_bytes(copy: Study) -> None:
     before = copy.cells_file.read_bytes()
     copy.cells_file.unlink()
     run_study(copy.folder)
-    assert stages_run(copy)[len(STAGES) :] == ["detect", "embed", "cluster", "umap", "report"]
+    assert stages_run(copy)[len(STAGES) :] == ["detect", "embed", "cluster", "umap"]
     assert copy.cells_file.read_bytes() == before
 
 
@@ -139,7 +139,8 @@ def test_a_lost_chunk_is_noticed_and_mended(copy: Study) -> None:
     chunk.unlink()
     with pytest.raises(InputError, match="chunk"):
         list(study_images(copy))
-    run_study(copy.folder, first="clean", last="clean")
+    run_study(copy.folder, last="detect")
+    assert stages_run(copy)[len(STAGES) :] == ["clean"]
     assert chunk.read_bytes() == before
 
 

@@ -65,7 +65,7 @@ class DetectSettings(Settings):
         "dog", description="embedded detector, Cellpose (extra), given masks, given centres"
     )
     nuclear_radius_um: Positive = Field(
-        2.4, description="radius of a nucleus; 2.0 suits dense lymphoid tissue, 2.8 epithelium"
+        2.2, description="radius of a nucleus; 2.0 suits dense lymphoid tissue, 2.8 epithelium"
     )
     min_distance_um: Positive = Field(2.4, description="least distance of two centres")
     peak_threshold: Fraction = Field(

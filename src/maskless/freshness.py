@@ -61,16 +61,16 @@ def stamped(study: Study, stage: str) -> str | None:
     try:
         if stage in ("read", "clean"):
             file = study.inventory_file if stage == "read" else study.scaling_file
-            return read_json(file).get("fingerprint") if file.exists() else None
+            return _text(read_json(file).get("fingerprint")) if file.exists() else None
         if stage == "train":
             file = study.encoder_folder / "encoder.json"
             if not file.exists() or not (study.encoder_folder / "encoder.safetensors").exists():
                 return None
-            return read_json(file).get("extra", {}).get("fingerprint")
+            return _text(read_json(file).get("extra", {}).get("fingerprint"))
         if stage == "report":
             file = study.figures_folder / "figures.json"
             there = file.exists() and study.report_file.exists()
-            return read_json(file).get("fingerprint") if there else None
+            return _text(read_json(file).get("fingerprint")) if there else None
     except InputError:
         return None
     return stage_stamps(study.cells_file).get(stage)
@@ -96,7 +96,7 @@ def image_stamp(study: Study, name: str) -> str | None:
     from maskless.images import zarr_attributes
 
     try:
-        return zarr_attributes(study.image_file(name)).get("fingerprint")
+        return _text(zarr_attributes(study.image_file(name)).get("fingerprint"))
     except InputError:
         return None
 
@@ -130,3 +130,7 @@ def _sources(study: Study) -> dict[str, Image]:
         entry["name"]: Empty(entry["name"], nothing, (), 1.0, Path(entry["source"]))
         for entry in _inventory(study)
     }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

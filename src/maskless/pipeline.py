@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from maskless.encoder import Encoder
     from maskless.images import Image, ImageSet
-    from maskless.training.loop import Record
+    from maskless.training.checkpoint import Record
 
 DISC_RADIUS_UM = 4.0
 RESPONSE_GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)

@@ -82,7 +82,7 @@ def read_study_images(study: Study, *, keep_going: bool, strict: bool) -> dict[s
         left_out.append({"name": name, "reason": str(error)})
 
     images = _open(study, on_error=leave_out if keep_going else None)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in track(images.names, "read (images)"):
         try:
             image = images[name]

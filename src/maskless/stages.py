@@ -29,10 +29,11 @@ _IN_CELLS = ("detect", "embed", "cluster", "umap")
 
 @dataclass(frozen=True)
 class Options:
-    """How a run deals with what is wrong."""
+    """How a run deals with what is wrong, and with what is there already."""
 
     keep_going: bool = False
     strict: bool = False
+    forced: bool = False
 
 
 def run_study(
@@ -76,7 +77,7 @@ def run_study(
     with study.lock():
         for stage in wanted:
             if stage in forced or not is_fresh(study, stage):
-                _run_stage(study, stage, options, forced=stage in forced)
+                _run_stage(study, stage, replace(options, forced=stage in forced))
                 done.append(stage)
     return _summary(study, done, wanted)
 
@@ -98,7 +99,7 @@ def run_one_stage(
                 )
         if is_fresh(study, stage):
             return _summary(study, [], (stage,))
-        _run_stage(study, stage, Options(keep_going, strict), forced=False)
+        _run_stage(study, stage, Options(keep_going, strict))
     return _summary(study, [stage], (stage,))
 
 
@@ -119,11 +120,8 @@ def study_images(study: Study) -> ImageSet:
     return ImageSet(panel_from(content["panel"]), {e["name"]: loader(e) for e in content["images"]})
 
 
-def _run_stage(study: Study, stage: str, options: Options, *, forced: bool) -> None:
+def _run_stage(study: Study, stage: str, options: Options) -> None:
     log(f"{stage} ...")
-    if forced and stage == "train":
-        for file in study.encoder_folder.glob("checkpoint*"):
-            file.unlink()
     with measure() as usage:
         facts = _STAGES[stage](study, options)
     record = {
@@ -159,7 +157,7 @@ def _clean(study: Study, options: Options) -> Facts:
     else:
         scaling = fit_scaling(raw, settings, seed)
         write_json(study.scaling_file, {"fingerprint": now, "scaling": scaling.to_dict()})
-    todo = [name for name in raw.names if image_stamp(study, name) != now]
+    todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
     for name in track(todo, "clean (images)", total=len(raw), done=len(raw) - len(todo)):
         image = clean_image(raw[name], settings, scaling)
         write_image_zarr(image, raw.panel, study.image_file(name), {"fingerprint": now})
@@ -207,6 +205,9 @@ def _train(study: Study, options: Options) -> Facts:
     from maskless.pipeline import train_with_history
 
     config = study.config
+    checkpoint = study.encoder_folder / "checkpoint"
+    if options.forced:
+        checkpoint.unlink(missing_ok=True)
     encoder, history = train_with_history(
         study_images(study),
         _load(study, "detect"),
@@ -214,7 +215,7 @@ def _train(study: Study, options: Options) -> Facts:
         config.train,
         embed_view_um=config.embed.view_um,
         seed=config.seed,
-        checkpoint=study.encoder_folder / "checkpoint",
+        checkpoint=checkpoint,
     )
     lines = [f"{int(r['step'])},{r['loss']!r},{r['learning_rate']!r}" for r in history]
     write_text(

@@ -76,7 +76,7 @@ def test_weights_are_found_loaded_once_and_recorded(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("installed")
 def test_the_size_of_nuclei_is_told_in_pixels() -> None:
     detect_image(IMAGE, PANEL, settings("nuclei"))
-    assert StandIn.calls[0]["diameter"] == pytest.approx(2.8 * 2.4 / 0.5)
+    assert StandIn.calls[0]["diameter"] == pytest.approx(2.8 * 2.2 / 0.5)
     assert StandIn.calls[0]["channels"] == [0, 0]
 
 

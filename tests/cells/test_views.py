@@ -208,7 +208,7 @@ def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     how = draw_augmentations(np.random.default_rng(2), 333, MARKERS, SETTINGS)
     cells = some_cells(images, 333)
     expected = gather_views(atlas, *cells, 16, how)
-    monkeypatch.setattr("maskless.cells.threads.thread_count", lambda: threads)
+    monkeypatch.setattr("maskless.threads.thread_count", lambda: threads)
     np.testing.assert_array_equal(gather_views(atlas, *cells, 16, how), expected)
 
 

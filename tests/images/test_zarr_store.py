@@ -85,7 +85,10 @@ def test_it_is_ome_zarr_04(tmp_path: Path, image: Image) -> None:
     assert read.um_per_pixel == 0.488
 
 
-def test_every_removed_chunk_is_noticed(tmp_path: Path, image: Image) -> None:
+def test_every_removed_chunk_is_noticed(
+    tmp_path: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskless.images.zarr_store.CHUNK_PX", 512)
     path = tmp_path / "r1.zarr"
     write_image_zarr(image, PANEL, path)
     chunks = chunks_of(path)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from maskless.analysis.neighbours import Neighbours
-from maskless.analysis.parallel import parallel_map, row_ranges, worker_count
+from maskless.analysis.parallel import parallel_map, row_ranges
+from maskless.threads import thread_count
 
 
 def jaccard_graph(neighbours: Neighbours) -> csr_matrix:
@@ -52,7 +53,7 @@ def jaccard_in_order(neighbours: Neighbours) -> csr_matrix:
     mutual = np.empty((n, k), np.bool_)
     parallel_map(
         lambda rows: _count_shared(indices, shared, mutual, *rows),
-        row_ranges(n, max(8192, n // (4 * worker_count()))),
+        row_ranges(n, max(8192, n // (4 * thread_count()))),
     )
     starts, columns, weights = _join(indices, shared, mutual)
     return csr_matrix((weights, columns, starts), shape=(n, n))

@@ -34,9 +34,9 @@ from maskless.analysis.parallel import (
     parallel_map,
     row_ranges,
     single_threaded_torch,
-    worker_count,
 )
 from maskless.analysis.products import PAD, int8_products
+from maskless.threads import thread_count
 
 LIST_SIZE = 1024
 LEAST_CODE_DIMENSIONS = 64
@@ -209,7 +209,7 @@ class NeighbourLists:
         m = len(lists_mc)
         for columns in (lists_mc[:, :1], lists_mc[:, 1:]):  # the nearest list first: it prunes
             queries, ends = _invert(np.ascontiguousarray(columns), len(self.centres_cd))
-            cuts = np.linspace(0, m, worker_count() * 4 + 1).astype(int)
+            cuts = np.linspace(0, m, thread_count() * 4 + 1).astype(int)
             # bind the loop's arrays: the function is called in this turn only
             parallel_map(
                 lambda part, queries=queries, ends=ends: self._search_part(  # type: ignore[misc]

@@ -11,18 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numba
 import torch
 
 from maskless.progress import track
+from maskless.threads import thread_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def worker_count() -> int:
-    """Give the number of threads to use (numba's setting: ``NUMBA_NUM_THREADS``)."""
-    return int(numba.get_num_threads())
 
 
 def parallel_map(
@@ -32,7 +27,7 @@ def parallel_map(
 
     Progress is shown if `description` is given.
     """
-    with ThreadPoolExecutor(worker_count()) as executor:
+    with ThreadPoolExecutor(thread_count()) as executor:
         results = executor.map(function, items)
         if description is None:
             return list(results)

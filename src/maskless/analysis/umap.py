@@ -26,12 +26,12 @@ from maskless.analysis.parallel import (
     parallel_map,
     row_ranges,
     single_threaded_torch,
-    worker_count,
 )
 from maskless.analysis.umap_kernels import fuzzy_union, move_points, neighbour_weights
 from maskless.config import UmapSettings
 from maskless.errors import InputError
 from maskless.progress import track
+from maskless.threads import thread_count
 
 _NEGATIVES = 5
 _ROUNDS = 4
@@ -278,8 +278,8 @@ def _descend(
     heads = heads_n2.copy()
     tails = heads if among_themselves else tails_m2
     moved = heads.copy()
-    rows = row_ranges(n, max(256, -(-n // (4 * worker_count()))))
-    with ThreadPoolExecutor(worker_count()) as executor:
+    rows = row_ranges(n, max(256, -(-n // (4 * thread_count()))))
+    with ThreadPoolExecutor(thread_count()) as executor:
         for epoch in track(range(epochs), "map (epochs)"):
             step = np.float32(first_step * (1 - epoch / epochs))
             for turn in range(rounds):

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from maskless.cells.threads import share_rows
 from maskless.errors import InputError
+from maskless.threads import share_rows
 
 _CELLS_A_THREAD = 256
 

@@ -25,8 +25,8 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from maskless.cells.atlas import Atlas
-from maskless.cells.threads import share_rows
 from maskless.errors import InputError, SettingsError
+from maskless.threads import share_rows
 
 if TYPE_CHECKING:
     from maskless.config import TrainSettings

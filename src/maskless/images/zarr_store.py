@@ -20,7 +20,7 @@ from maskless.images.image import Image, Panel
 from maskless.images.ome_zarr import OWN, ZarrImage, read_metadata
 from maskless.storage import atomic_path
 
-CHUNK_PX = 512
+CHUNK_PX = 1024
 _FORMAT = 1
 _COMPRESSOR: Mapping[str, Any] = MappingProxyType({"id": "zstd", "level": 3, "checksum": True})
 _COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
@@ -101,14 +101,6 @@ def open_image_zarr(path: Path, channels: Sequence[int] | None = None) -> Image:
     """
     path = Path(path)
     found = _own(path)
-    if found.pixels.missing:
-        missing = found.pixels.missing[0]
-        raise InputError(
-            f"{len(found.pixels.missing)} of {found.pixels.n_chunks} chunks are missing",
-            file=path,
-            channel=found.labels[missing[0].start],
-            do="The image is damaged: delete it and run its stage again",
-        )
     wanted = list(range(len(found.labels))) if channels is None else [int(c) for c in channels]
     if any(not 0 <= c < len(found.labels) for c in wanted):
         raise InputError(
@@ -137,7 +129,7 @@ def zarr_attributes(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the folder was not written by it.
+        If the folder was not written by it, or any of its chunks is missing.
     """
     found = _own(Path(path)).own.get("attributes", {})
     return found if isinstance(found, dict) else {}
@@ -151,6 +143,14 @@ def _own(path: Path) -> ZarrImage:
             "this OME-Zarr was not written by this version of maskless",
             file=path,
             do="Read it as an input image",
+        )
+    if found.pixels.missing:
+        missing = found.pixels.missing[0]
+        raise InputError(
+            f"{len(found.pixels.missing)} of {found.pixels.n_chunks} chunks are missing",
+            file=path,
+            channel=found.labels[missing[0].start],
+            do="The image is damaged: delete it and run its stage again",
         )
     return found
 

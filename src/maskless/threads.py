@@ -20,7 +20,7 @@ def thread_count() -> int:
     ``numba.get_num_threads`` would start numba's OpenMP threads and with them, as both may share
     one OpenMP, change torch's number of threads too.
     """
-    allowed = int(config.NUMBA_NUM_THREADS)
+    allowed = int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(asked)) if asked.isdecimal() and int(asked) > 0 else allowed
 
