@@ -47,7 +47,7 @@ def training_curve(history: History | Path | str) -> Figure:
     InputError
         No steps, or no ``step`` and ``loss`` in them.
     """
-    rows = _read_history(Path(history)) if isinstance(history, str | Path) else list(history)
+    rows = read_history(Path(history)) if isinstance(history, str | Path) else list(history)
     if not rows:
         raise InputError("there are no training steps to draw")
     step, loss = _column(rows, "step"), _column(rows, "loss")
@@ -81,7 +81,8 @@ def training_curve(history: History | Path | str) -> Figure:
     return figure
 
 
-def _read_history(path: Path) -> list[dict[str, Any]]:
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Rows of a training history in CSV; raises InputError where it cannot be read."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from maskless.errors import InputError
 from maskless.report.style import axes_at, new_figure, plain, styled, title_at, widest
@@ -18,7 +18,7 @@ _HIGHER_A, _HIGHER_B, _NEUTRAL = "#d55e00", "#0072b2", "#77777f"
 
 
 class Explanation(Protocol):
-    """What :func:`explain` draws; ``mean_a`` and ``mean_b`` (activations) may be there too."""
+    """What :func:`explain` draws."""
 
     @property
     def markers(self) -> Sequence[str]:
@@ -58,17 +58,26 @@ def rounded_percent(shares: NDArray[np.float64], decimals: int = 1) -> NDArray[n
 
 
 @styled
-def explain(explanation: Explanation, title: str = "What parts the two clusters") -> Figure:
+def explain(
+    explanation: Explanation,
+    title: str = "What parts the two clusters",
+    *,
+    activations: tuple[ArrayLike, ArrayLike] | None = None,
+    names: tuple[str, str] = ("the first", "the second"),
+) -> Figure:
     """Bars of the markers' shares of the distance between two clusters.
 
     Parameters
     ----------
     explanation
-        With ``markers`` and ``shares``; where it has ``mean_a`` and ``mean_b`` the bars are
-        coloured by the cluster with the higher mean activation, named ``name_a`` and ``name_b``
-        where given.
+        With ``markers`` and ``shares``.
     title
         Above the bars.
+    activations
+        Mean activation of each marker in the first and in the second cluster, (markers,) each:
+        the bars take the colour of the cluster that has more of the marker.
+    names
+        Of the two clusters, for the legend of these colours.
 
     Returns
     -------
@@ -78,7 +87,7 @@ def explain(explanation: Explanation, title: str = "What parts the two clusters"
     Raises
     ------
     InputError
-        No markers, or shares that add up to 0.
+        No markers, shares that add up to 0, or activations that do not fit.
     """
     shares = np.asarray(explanation.shares, dtype=np.float64)
     markers = list(explanation.markers)
@@ -90,24 +99,24 @@ def explain(explanation: Explanation, title: str = "What parts the two clusters"
         )
     order = np.argsort(-np.abs(shares), kind="stable")
     top = order[:MOST_BARS]
-    values, names = shares[top], [plain(markers[m], 26) for m in top]
-    colors, legend = _directions(explanation, top)
+    values, labels = shares[top], [plain(markers[m], 26) for m in top]
+    colors, legend = _directions(activations, names, len(markers), top)
     if len(order) > MOST_BARS:
         rest = order[MOST_BARS:]
         values = np.append(values, shares[rest].sum())
-        names.append(f"{len(rest)} other markers" if len(rest) > 1 else "1 other marker")
+        labels.append(f"{len(rest)} other markers" if len(rest) > 1 else "1 other marker")
         colors.append("#c4c4ca")
     percent = rounded_percent(values)
     bar = 0.27
-    left = 0.3 + widest(names, 8.5)
-    figure = new_figure(left + 5.2, 0.75 + len(names) * bar + 0.85)
+    left = 0.3 + widest(labels, 8.5)
+    figure = new_figure(left + 5.2, 0.75 + len(labels) * bar + 0.85)
     title_at(figure, plain(title, 90), "share of the distance between them; all add up to 100 %")
-    axes = axes_at(figure, left, 0.68, 4.4, len(names) * bar)
-    rows = np.arange(len(names))
+    axes = axes_at(figure, left, 0.68, 4.4, len(labels) * bar)
+    rows = np.arange(len(labels))
     axes.barh(rows, percent, height=0.72, color=colors, linewidth=0)
-    axes.set_yticks(rows, labels=names, size=8.5)
+    axes.set_yticks(rows, labels=labels, size=8.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
     axes.axvline(0, color="#55555c", linewidth=0.6)
     low, high = min(float(percent.min()), 0.0), max(float(percent.max()), 1.0)
     axes.set_xlim(low * 1.25, high * 1.05)
@@ -127,7 +136,7 @@ def explain(explanation: Explanation, title: str = "What parts the two clusters"
         axes.legend(
             handles=[Patch(color=color, label=text) for color, text in legend],
             loc="upper right",
-            bbox_to_anchor=(1.0, -0.42 / (len(names) * bar)),
+            bbox_to_anchor=(1.0, -0.42 / (len(labels) * bar)),
             ncols=2,
             borderaxespad=0,
         )
@@ -135,18 +144,23 @@ def explain(explanation: Explanation, title: str = "What parts the two clusters"
 
 
 def _directions(
-    explanation: Explanation, shown: NDArray[np.intp]
+    activations: tuple[ArrayLike, ArrayLike] | None,
+    names: tuple[str, str],
+    n_markers: int,
+    shown: NDArray[np.intp],
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """A colour for each bar, and what the colours mean."""
-    mean_a = getattr(explanation, "mean_a", None)
-    mean_b = getattr(explanation, "mean_b", None)
-    if mean_a is None or mean_b is None:
+    if activations is None:
         return [_NEUTRAL] * len(shown), []
-    a, b = np.asarray(mean_a, dtype=np.float64), np.asarray(mean_b, dtype=np.float64)
+    a, b = (np.asarray(values, dtype=np.float64) for values in activations)
+    if a.shape != (n_markers,) or b.shape != (n_markers,):
+        raise InputError(
+            "activations and markers of the explanation do not fit",
+            expected=f"twice {n_markers}",
+            found=f"{a.shape} and {b.shape}",
+        )
     colors = [_HIGHER_A if a[m] > b[m] else _HIGHER_B for m in shown]
-    name_a = plain(getattr(explanation, "name_a", "the first"))
-    name_b = plain(getattr(explanation, "name_b", "the second"))
     return colors, [
-        (_HIGHER_A, f"more active in {name_a}"),
-        (_HIGHER_B, f"more active in {name_b}"),
+        (_HIGHER_A, f"more active in {plain(names[0])}"),
+        (_HIGHER_B, f"more active in {plain(names[1])}"),
     ]

@@ -15,9 +15,9 @@ from maskless.config import ReportSettings
 from maskless.errors import InputError
 from maskless.images.image import ImageSet
 from maskless.progress import log, track
-from maskless.report.curves import History, response_curves, training_curve
+from maskless.report.curves import History, read_history, response_curves, training_curve
 from maskless.report.gallery import gallery
-from maskless.report.groups import groups_of, nuclear_markers
+from maskless.report.groups import groups_of
 from maskless.report.heatmap import bubble, heatmap
 from maskless.report.pixels import chosen_markers, contrast_limits
 from maskless.report.style import save
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MOST_TISSUES = 12
+MOST_DETECTIONS = 6
 
 
 class Drawn(NamedTuple):
@@ -131,13 +132,18 @@ def _plans(
         plans.update(_umaps(cells, settings.label, seed))
     if clustered and images is not None and len(images):
         plans.update(_pictures(cells, images, settings, seed))
-    if history is not None and (isinstance(history, Path) or len(history)):
+    if isinstance(history, Path):
+        history = read_history(history) if history.is_file() else None
+    if not history:
+        log("report: no training steps, so no training curve")
+    else:
+        steps = history
         plans["training"] = _Plan(
             "Training",
             "How hard it was for the encoder to recognise views of the same cell (loss; lower is "
             "better), step by step, and the learning rate below. A curve that has become flat has "
             "learnt what it can with these settings.",
-            lambda: training_curve(history),
+            lambda: training_curve(steps),
         )
     if curves:
         plans["response"] = _Plan(
@@ -234,32 +240,35 @@ def _pictures(
             lambda: gallery(cells, images, markers=markers, seed=seed, limits_m2=contrast()),
         )
     }
-    nuclear = bool(images.panel.nuclear) and bool(nuclear_markers(cells) or images.panel.nuclear)
     stems = file_stems(chosen)
-    which = (
-        ""
-        if len(chosen) == len(images)
-        else (f" {len(chosen)} of the {len(images)} images are shown, spread over the cohort.")
-    )
     for name in chosen:
         plans[f"tissue_{stems[name]}"] = _Plan(
             f"Tissue map of {name}",
             "Left: markers as they look, with the same contrast in all images. Right: each cell "
-            f"as a disc in the colour of its cluster; light grey is in no cluster.{which}",
+            "as a disc in the colour of its cluster; light grey is in no cluster."
+            f"{_which(len(chosen), len(images))}",
             lambda name=name: tissue(  # type: ignore[misc]
                 cells, images[name], markers=markers, limits_m2=contrast()
             ),
         )
-    for name in chosen if nuclear else ():
+    looked_at = spread(chosen, MOST_DETECTIONS) if images.panel.nuclear else ()
+    for name in looked_at:
         plans[f"detection_{stems[name]}"] = _Plan(
             f"Nuclei found in {name}",
             "The nuclear signal in grey and a mark on each centre that was found. Nuclei without "
-            f"a mark were missed; marks without a nucleus were made up.{which}",
+            "a mark were missed; marks without a nucleus were made up."
+            f"{_which(len(looked_at), len(images))}",
             lambda name=name: detection_overlay(  # type: ignore[misc]
                 cells, images[name], images.panel
             ),
         )
     return plans
+
+
+def _which(shown: int, total: int) -> str:
+    if shown == total:
+        return ""
+    return f" {shown} of the {total} images are shown, spread over the cohort."
 
 
 def spread(names: Sequence[str], most: int) -> tuple[str, ...]:

@@ -330,6 +330,6 @@ def telling_markers(cells: AnnData, groupby: str = "cluster", most: int = 6) -> 
         direction = differences[:, best] / np.linalg.norm(differences[:, best])
         # Only most of it is taken away: similar markers may come back, after others.
         differences = differences - 0.9 * np.outer(direction, direction @ differences)
-    names = [markers[m] for m in chosen]
+    names = [markers[m] for m in chosen] or [n for n in markers if n not in nuclear][:1]
     used_nuclear = [name for name in nuclear if name in markers] or nuclear
     return (*names, *used_nuclear[:1])

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from maskless.errors import InputError
+from maskless.report.colors import ACTIVATION_MAP
 from maskless.report.groups import (
     Groups,
     Values,
@@ -152,7 +153,7 @@ def bubble(cells: AnnData, groupby: str = "cluster", layer: str | None = None) -
     grid = _grid(
         groups, markers, order, f"Mean and share of positive cells of each {plain(groupby)}"
     )
-    cmap, norm = matplotlib.colormaps["viridis_r"], Normalize(0, 1)
+    cmap, norm = ACTIVATION_MAP, Normalize(0, 1)
     box = grid.axes.get_position()
     across, down = grid.figure.get_size_inches()
     pitch = 72 * min(box.width * across / len(order.columns), box.height * down / len(order.rows))
@@ -263,7 +264,7 @@ def _grid(groups: Groups, markers: tuple[str, ...], order: _Order, title: str) -
     cell_width = float(np.clip(8 / n_columns, 0.17, 0.34))
     width, height = n_columns * cell_width, n_rows * cell_height
     labels = [plain(groups.labels[i]) for i in order.rows]
-    names = [plain(markers[i]) for i in order.columns]
+    names = [plain(markers[i], 24) for i in order.columns]
     counts = [f"{groups.counts_g[i]:,}" for i in order.rows]
     label_width = widest(labels, _LABEL_SIZE) + 0.12
     left = 0.15 + (_TREE if order.row_tree else 0) + label_width + 0.2
@@ -274,7 +275,8 @@ def _grid(groups: Groups, markers: tuple[str, ...], order: _Order, title: str) -
     figure = new_figure(max(across, left + 4.4, 6.8), below + 0.8)
     n_known = int((~groups.unknown_g).sum())
     subtitle = (
-        f"{n_known} {plain(groups.column)}{'' if n_known == 1 else 's'}, {n_columns} "
+        f"{n_known} {'cluster' if groups.column == 'cluster' else 'group'}"
+        f"{'' if n_known == 1 else 's'}, {n_columns} "
         f"marker{'' if n_columns == 1 else 's'}, {groups.counts_g.sum():,} cells"
     )
     title_at(figure, title, subtitle)

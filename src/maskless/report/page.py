@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _WIDEST_PX = 1500
 _TALLEST_PX = 3200
+_PHOTO_BYTES = 250_000
 
 _CSS = """
 :root { color-scheme: light; }
@@ -298,7 +299,7 @@ def _links(png: Path, folder: Path) -> str:
 
 
 def _small_png(path: Path) -> tuple[str, int, int]:
-    """Base64 of a picture for the page, with the size it is shown at; 256 colours save half."""
+    """Base64 of a picture for the page, with the size it is shown at; large ones in 256 colours."""
     from PIL import Image as Picture
 
     try:
@@ -310,9 +311,10 @@ def _small_png(path: Path) -> tuple[str, int, int]:
     if shrink < 1:
         size = (round(picture.width * shrink), max(1, round(picture.height * shrink)))
         picture = picture.resize(size, Picture.Resampling.LANCZOS)
-    small = picture.quantize(256, method=Picture.Quantize.MEDIANCUT)
+    if path.stat().st_size > _PHOTO_BYTES:
+        picture = picture.quantize(256, method=Picture.Quantize.MEDIANCUT)
     buffer = io.BytesIO()
-    small.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG")
     # Drawn at 160 dots an inch, shown at 110 or less.
     shown = min(1.0, 0.69 / shrink)
     return (

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MOST_POINTS = 200_000
+_MOST_IN_PANELS = 600_000  # points of all panels together
 _SIDE = 5.6  # inches
 _MOST_LEVELS = 60
+_MOST_MIXED = 20  # colours that can still be told apart where they lie mixed
 
 
 @styled
@@ -116,13 +118,17 @@ def umap_panels(
     -------
     matplotlib.figure.Figure
         Each panel runs from 0 (grey) to the marker's 99th percentile (dark), printed above it.
-        Cells with more activation are drawn later, so that rare ones can be seen.
+        Cells with more activation are drawn later, so that rare ones can be seen. There are at
+        most 600,000 points in all panels together.
     """
     shown, points = _points(cells, seed)
     values_nm, names = marker_values(cells, layer)
     chosen = list(markers) if markers is not None else list(names)
     if not chosen:
         raise InputError("no marker was named")
+    # Small panels show no more, and a point costs the same time in each of them.
+    most = max(_MOST_IN_PANELS // len(chosen), 5_000)
+    shown, points = shown[:most], points[:most]
     columns = min(max(3, math.ceil(math.sqrt(1.4 * len(chosen)))), 7)
     rows = math.ceil(len(chosen) / columns)
     side = min(2.5, 11.5 / columns)
@@ -137,7 +143,7 @@ def umap_panels(
         axes = axes_at(figure, left, top, side, side)
         _frame(axes, points, side, named=False)
         _draw_values(axes, points, values[shown], Normalize(low, high), side)
-        axes.set_title(plain(name, 22), size=9, loc="left", pad=2)
+        axes.set_title(plain(name, 22 if side > 2 else 14), size=9, loc="left", pad=2)
         axes.set_title(f"0 – {high:.2g}", size=7.5, loc="right", pad=2, color="#55555c")
     color_bar(
         figure,
@@ -253,6 +259,8 @@ def _by_category(
 ) -> Figure:
     """Points in the colours of their groups; numbered clusters get their number on the spot."""
     groups, more = _few(groups)
+    if groups.column != "cluster" and len(groups.names) > _MOST_MIXED:
+        return _one_by_one(groups, shown, points, title, note)
     codes = groups.codes_n[shown]
     labels = [plain(label, 26) for label in groups.labels]
     texts = [f"{label}  ({count:,})" for label, count in zip(labels, groups.counts_g, strict=True)]
@@ -281,27 +289,53 @@ def _by_category(
     return figure
 
 
+def _one_by_one(
+    groups: Groups, shown: NDArray[np.intp], points: Floats, title: str, note: str
+) -> Figure:
+    """A small panel for each of many groups that lie mixed: its cells upon all others in grey."""
+    columns = min(max(3, math.ceil(math.sqrt(1.4 * len(groups.names)))), 8)
+    rows = math.ceil(len(groups.names) / columns)
+    side = 11.5 / columns
+    pitch = side + 0.3
+    figure = new_figure(columns * (side + 0.12) + 0.3, 0.75 + rows * pitch + 0.1)
+    title_at(figure, title, f"{note}; in each panel one group upon all in grey")
+    codes = groups.codes_n[shown]
+    size, _ = point_size(min(len(points), 20_000), side)
+    for g, (label, color) in enumerate(zip(groups.labels, groups.colors, strict=True)):
+        left = 0.18 + (g % columns) * (side + 0.12)
+        axes = axes_at(figure, left, 0.9 + (g // columns) * pitch, side, side)
+        _frame(axes, points, side, named=False)
+        others = points[:4_000]
+        color = INK if groups.unknown_g[g] else color
+        own = points[codes == g][:8_000]
+        for places, ink in ((others, "#dedee2"), (own, color)):
+            axes.scatter(
+                places[:, 0], places[:, 1], s=size, color=ink, linewidths=0, rasterized=True
+            )
+        axes.set_title(plain(label, 20 if side > 1.6 else 15), size=8, loc="left", pad=2)
+    return figure
+
+
 def _few(groups: Groups) -> tuple[Groups, str]:
     """At most 60 levels, the smaller ones thrown together: more colours cannot be told apart."""
-    size = len(groups.names)
-    if size <= _MOST_LEVELS:
+    known = np.flatnonzero(~groups.unknown_g)
+    if len(known) <= _MOST_LEVELS:
         return groups, ""
-    kept = np.sort(np.argsort(-groups.counts_g, kind="stable")[: _MOST_LEVELS - 1])
-    new = np.full(size, len(kept))
+    by_size = known[np.argsort(-groups.counts_g[known], kind="stable")]
+    kept = np.concatenate([np.sort(by_size[:_MOST_LEVELS]), np.flatnonzero(groups.unknown_g)])
+    rest = len(groups.names) - len(kept)
+    new = np.full(len(groups.names), len(kept))
     new[kept] = np.arange(len(kept))
-    rest = size - len(kept)
-    counts = np.bincount(new, weights=groups.counts_g).astype(np.intp)
-    unknown = np.append(groups.unknown_g[kept], True)
     return (
         Groups(
             groups.column,
             (*(groups.names[i] for i in kept), f"{rest} others"),
             new[groups.codes_n],
-            counts,
-            unknown,
-            np.append(groups.positions_g[kept], size),
+            np.bincount(new, weights=groups.counts_g).astype(np.intp),
+            np.append(groups.unknown_g[kept], True),
+            np.append(groups.positions_g[kept], len(groups.names)),
         ),
-        f"the {rest} smallest of {size} are grey",
+        f"the {rest} smallest of {len(known)} are grey",
     )
 
 
