@@ -199,8 +199,8 @@ def _umaps(cells: AnnData, label: str | None, seed: int) -> dict[str, _Plan]:
     )
     plans["umap_image"] = _Plan(
         "UMAP by image",
-        f"{_POINTS}Colours that mix say that cells of different images are alike; a group of one "
-        "colour exists in one image only, through biology or through staining.",
+        f"{_POINTS}Images that fill the same places hold the same kinds of cells; a place that "
+        "only one image fills says that it differs, through biology or through staining.",
         lambda: umap(cells, "image", seed=seed),
     )
     named = "phenotype" in cells.obs and not groups_of(cells, "phenotype").unknown_g.all()
@@ -235,8 +235,8 @@ def _pictures(
     plans = {
         "gallery": _Plan(
             "Typical cells",
-            "Each row shows cells of one cluster, each in the middle of its square, cut from the "
-            "images. Colours are markers, the same and with the same contrast in all squares.",
+            "Each row shows cells of one cluster, cut from the images with their surroundings; the "
+            "ring marks the cell. Colours are markers, with the same contrast in all squares.",
             lambda: gallery(cells, images, markers=markers, seed=seed, limits_m2=contrast()),
         )
     }

@@ -41,7 +41,7 @@ from maskless.report.style import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_WIDEST, _TALLEST = 5.4, 6.6  # inches, of one panel
+_WIDEST, _TALLEST = 4.6, 5.8  # inches, of one panel
 _CELL_UM = 6.5
 
 
