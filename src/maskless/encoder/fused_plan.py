@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from maskless.encoder.fused_constants import Constants
 
 TILE = 4
 KEEP, HALVE, POOL = 0, 1, 2  # what is behind a block: nothing, a 2 x 2 average, the last pooling
@@ -36,27 +38,70 @@ class Shape:
         return self.expansion * self.width
 
 
+_USUAL = (4, 8, 16)  # widths that kernels are compiled for
+
+
+class Features(NamedTuple):
+    """Features of a pixel: with those that fill up the last tile, and without."""
+
+    number: int
+    true: int
+
+
+class Inner(NamedTuple):
+    """Features of the inner layer."""
+
+    number: int
+
+
+class Filters(NamedTuple):
+    """Edge of filters, and vectors of their input from tap to tap and from feature to feature."""
+
+    edge: int
+    tap: int
+    feature: int
+
+
+class Sizes(NamedTuple):
+    """Sizes that the kernels' loops depend on."""
+
+    features: Features
+    inner: Inner
+    stem: Filters
+    depthwise: Filters
+    norm: bool
+
+
 _BLOCK_FIELDS = (
     # The grid that the block sees, the grid behind it, and what makes the one from the other.
-    "height length cells_height cells_length after pixel "
+    *("height", "length", "cells_height", "cells_length", "after", "pixel"),
     # Vectors, in the order of the forward: padded input, normalised, 1 / sigma, slope of GELU,
     # pooled inner features, pooled input.
-    "x normed root slope hidden pooled "
-    # Gradients of the depthwise output (padded), the input, the pooled inner features, the output.
-    "d_depthwise d_x d_hidden d_cells "
+    *("x", "normed", "root", "slope", "hidden", "pooled"),
+    # Gradients of the depthwise output (padded), input, pooled inner features, and output.
+    *("d_depthwise", "d_x", "d_hidden", "d_cells"),
     # Weights, plain and as the backward wants them; and their gradients.
-    "depthwise depthwise_bias expand expand_bias project project_bias "
-    "depthwise_flipped expand_back project_back "
-    "g_depthwise g_depthwise_bias g_expand g_expand_bias g_project g_project_bias"
-).split()
+    *("depthwise", "depthwise_bias", "expand", "expand_bias", "project", "project_bias"),
+    *("depthwise_flipped", "expand_back", "project_back"),
+    *("g_depthwise", "g_depthwise_bias", "g_expand", "g_expand_bias"),
+    *("g_project", "g_project_bias"),
+)
 _TOWER_FIELDS = (
-    # Sizes.
-    "width filled inner kernel stride norm height length view_row "
     # Places of the stem's and the last layer's weights, and their gradients.
-    "stem stem_bias last last_bias last_back g_stem g_stem_bias g_last g_last_bias "
-    # How many numbers each kind of memory has.
-    "n_weights n_gradients n_view n_maps n_maps_kept n_rows"
-).split()
+    *("stem", "stem_bias", "last", "last_bias", "last_back"),
+    *("g_stem", "g_stem_bias", "g_last", "g_last_bias"),
+    # Stride of the stem, vectors in a row of the padded view, and the memory of each kind.
+    *(
+        "stride",
+        "view_row",
+        "n_weights",
+        "n_gradients",
+        "n_view",
+        "n_maps",
+        "n_maps_kept",
+        "n_rows",
+    ),
+)
 
 BLOCK = np.dtype([(name, np.int64) for name in _BLOCK_FIELDS])
 TOWER = np.dtype([(name, np.int64) for name in _TOWER_FIELDS])
@@ -68,6 +113,10 @@ class Plan:
 
     Attributes
     ----------
+    sizes
+        What the kernels are compiled for.
+    width
+        Features of a marker.
     tower, block
         Records of :data:`TOWER` (one) and :data:`BLOCK` (one a block).
     weight_of
@@ -78,6 +127,8 @@ class Plan:
         For each pixel of each block's grid, the cell it is pooled into, and its weight there.
     """
 
+    sizes: Sizes | Constants
+    width: int
     tower: Any
     block: Any
     weight_of: Integers
@@ -203,9 +254,8 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
     block["d_cells"] = [*block["d_x"][1:], kept.take(width)]
     tower["last"], tower["last_back"], tower["g_last"] = weights.matrix(shape.width, shape.width)
     tower["last_bias"], tower["g_last_bias"] = weights.vector(shape.width)
-    tower["width"], tower["filled"], tower["inner"] = shape.width, width, inner
-    tower["kernel"], tower["stride"], tower["norm"] = shape.kernel, shape.stem_stride, shape.norm
-    tower["height"], tower["length"], tower["view_row"] = height, length, length + 2
+    tower["stride"] = shape.stem_stride
+    tower["view_row"] = length + 2
     tower["n_weights"], tower["n_gradients"] = weights.weights.used, weights.gradients.used
     tower["n_view"], tower["n_maps"] = (height + 2) * (length + 2), maps.used
     tower["n_maps_kept"] = kept.used
@@ -215,6 +265,8 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
     places = np.flatnonzero(written >= 0)
     gradient_of[written[places]] = places
     return Plan(
+        sizes=_sizes(shape),
+        width=shape.width,
         tower=tower[()],
         block=block,
         weight_of=np.concatenate(weights.read),
@@ -222,6 +274,23 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
         cell_of=np.concatenate(cells),
         share_of=np.concatenate(shares),
     )
+
+
+def _sizes(shape: Shape) -> Sizes | Constants:
+    """Sizes that the kernels are compiled with: constants for the usual towers, else variables."""
+    width, inner = _filled(shape.width), _filled(shape.inner)
+    usual = shape.kernel == 3 and shape.norm and shape.expansion == 2 and shape.width in _USUAL
+    make: Any = Constants if usual else Sizes
+    sizes: Sizes | Constants = make(
+        features=Constants(number=width, true=width) if usual else Features(width, shape.width),
+        inner=Constants(number=inner) if usual else Inner(inner),
+        stem=Constants(edge=3, tap=1, feature=0) if usual else Filters(3, 1, 0),
+        depthwise=Constants(edge=3, tap=width, feature=1)
+        if usual
+        else Filters(shape.kernel, width, 1),
+        norm=shape.norm,
+    )
+    return sizes
 
 
 def _pooling(

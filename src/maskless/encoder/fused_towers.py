@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from maskless.encoder.fused_kernels import (
     add_scaled,
@@ -28,12 +27,12 @@ from maskless.encoder.fused_kernels import (
     sum_rows,
 )
 from maskless.encoder.fused_plan import KEEP, POOL
-from maskless.encoder.fused_vector import LANES, vectors
+from maskless.encoder.fused_vector import LANES, compiled, compiled_and_cached, vectors
 
 
-@njit(nogil=True)
+@compiled
 def _fill_view(view: Any, views_bchw: Any, first: int, marker: int, row: int) -> None:
-    """Sixteen views from number `first` on, one a lane, inside a border of 0; 0 where none is left."""
+    """Sixteen views, one a lane, inside a border of 0; 0 where there are no more views."""
     batch, _, height, length = views_bchw.shape
     for lane in range(LANES):
         b = first + lane
@@ -47,129 +46,171 @@ def _fill_view(view: Any, views_bchw: Any, first: int, marker: int, row: int) ->
                     view[to + x * LANES] = np.float32(0)
 
 
-@njit(nogil=True)
+@compiled
 def _forward_tile(
     view: Any, weights: Any, maps: Any, kept: Any, row: Any, plan: Any, keep: bool, out: Any
 ) -> None:
-    tower, block, cell_of, share_of = plan
-    width, pad = tower.filled, tower.kernel // 2
+    sizes, tower, block, cell_of, share_of = plan
+    features, width, pad = sizes.features, sizes.features.number, sizes.depthwise.edge // 2
     first = block[0]
     edge_row = first.length + 2 * pad
     for y in range(first.height):
         convolve_row(
-            maps, first.x + ((y + pad) * edge_row + pad) * width, first.length, width,
-            view, y * tower.stride * tower.view_row, (tower.stride, tower.view_row, 1, 0),
-            weights, tower.stem, tower.stem_bias, 3,
+            maps,
+            first.x + ((y + pad) * edge_row + pad) * width,
+            first.length,
+            features,
+            view,
+            y * tower.stride * tower.view_row,
+            tower.view_row,
+            tower.stride,
+            sizes.stem,
+            weights,
+            tower.stem,
+            tower.stem_bias,
         )
     for number in range(len(block)):
         b = block[number]
         length = b.length
         edge_row = length + 2 * pad
         cells = b.cells_height * b.cells_length
-        clear(maps, b.hidden, cells * tower.inner)
+        clear(maps, b.hidden, cells * sizes.inner.number)
         if b.after != KEEP:
             clear(maps, b.pooled, cells * width)
         for y in range(b.height):
             normed_at = b.normed + y * length * width if keep else 0
             root_at = b.root + y * length if keep else length * width
-            h = row if tower.norm else kept
+            h = row if sizes.norm else kept
             convolve_row(
-                h, 0 if tower.norm else normed_at, length, width,
-                maps, b.x + y * edge_row * width, (width, edge_row * width, width, 1),
-                weights, b.depthwise, b.depthwise_bias, tower.kernel,
+                h,
+                0 if sizes.norm else normed_at,
+                length,
+                features,
+                maps,
+                b.x + y * edge_row * width,
+                edge_row * width,
+                width,
+                sizes.depthwise,
+                weights,
+                b.depthwise,
+                b.depthwise_bias,
             )
-            if tower.norm:
-                normalise_row(row, kept, normed_at, kept, root_at, length, tower)
+            if sizes.norm:
+                normalise_row(row, kept, normed_at, kept, root_at, length, features)
             for x in range(length):
                 pixel = y * length + x
                 cell, share = cell_of[b.pixel + pixel], share_of[b.pixel + pixel]
-                at, hidden_at = normed_at + x * width, b.hidden + cell * tower.inner
+                at, hidden_at = normed_at + x * width, b.hidden + cell * sizes.inner.number
                 if keep:
-                    slopes_at = b.slope + pixel * tower.inner
+                    slopes_at = b.slope + pixel * sizes.inner.number
                     expand_pixel_and_slopes(
-                        kept, at, maps, hidden_at, weights, b, tower, share, kept, slopes_at
+                        kept, at, maps, hidden_at, weights, b, sizes, share, kept, slopes_at
                     )
                 else:
-                    expand_pixel(kept, at, maps, hidden_at, weights, b, tower, share)
+                    expand_pixel(kept, at, maps, hidden_at, weights, b, sizes, share)
                 if b.after != KEEP:
                     x_at = b.x + ((y + pad) * edge_row + x + pad) * width
-                    add_scaled(maps, b.pooled + cell * width, maps, x_at, share, width)
+                    add_scaled(maps, b.pooled + cell * width, maps, x_at, share, features)
         one = np.float32(1)
         for cell in range(cells):
-            hidden_at = b.hidden + cell * tower.inner
+            hidden_at = b.hidden + cell * sizes.inner.number
             y, x = cell // b.cells_length, cell % b.cells_length
             if b.after == POOL:
                 to = b.pooled
                 for_bias = row
-                fill_row(for_bias, 0, weights, b.project_bias, width)
-                add_scaled(maps, to, for_bias, 0, one, width)
+                fill_row(for_bias, 0, weights, b.project_bias, features)
+                add_scaled(maps, to, for_bias, 0, one, features)
             else:
                 after = block[number + 1]
                 to = after.x + ((y + pad) * (after.length + 2 * pad) + x + pad) * width
-                fill_row(maps, to, weights, b.project_bias, width)
+                fill_row(maps, to, weights, b.project_bias, features)
                 skip = b.pooled + cell * width
                 if b.after == KEEP:
                     skip = b.x + ((y + pad) * edge_row + x + pad) * width
-                add_scaled(maps, to, maps, skip, one, width)
-            multiply_add(
-                maps, to, width, maps, hidden_at, tower.inner, weights, b.project
-            )
+                add_scaled(maps, to, maps, skip, one, features)
+            multiply_add(maps, to, features, maps, hidden_at, sizes.inner, weights, b.project)
     last = block[len(block) - 1]
-    fill_row(out, 0, weights, tower.last_bias, width)
-    multiply_add(out, 0, width, maps, last.pooled, width, weights, tower.last)
+    fill_row(out, 0, weights, tower.last_bias, features)
+    multiply_add(out, 0, features, maps, last.pooled, features, weights, tower.last)
 
 
-@njit(nogil=True)
+@compiled
 def _backward_tile(
     view: Any, weights: Any, maps: Any, kept: Any, row: Any, plan: Any, d_out: Any, sums: Any
 ) -> None:
-    tower, block, cell_of, share_of = plan
-    width, inner, pad = tower.filled, tower.inner, tower.kernel // 2
+    sizes, tower, block, cell_of, share_of = plan
+    features, width, inner = sizes.features, sizes.features.number, sizes.inner.number
+    pad = sizes.depthwise.edge // 2
     last = block[len(block) - 1]
-    outer_rows(sums, tower.g_last, d_out, 0, width, maps, last.pooled, width, 1)
-    sum_rows(sums, tower.g_last_bias, d_out, 0, width, 1)
+    outer_rows(sums, tower.g_last, d_out, 0, features, maps, last.pooled, features, 1)
+    sum_rows(sums, tower.g_last_bias, d_out, 0, features, 1)
     clear(kept, last.d_cells, width)
-    multiply_add(kept, last.d_cells, width, d_out, 0, width, weights, tower.last_back)
+    multiply_add(kept, last.d_cells, features, d_out, 0, features, weights, tower.last_back)
     for number in range(len(block) - 1, -1, -1):
         b = block[number]
         length = b.length
         edge_row = length + 2 * pad
-        steps = (width, edge_row * width, width, 1)
         for y in range(b.cells_height):
             first = y * b.cells_length
             d_at, hidden_at = b.d_cells + first * width, b.hidden + first * inner
             outer_rows(
-                sums, b.g_project, kept, d_at, width, maps, hidden_at, inner, b.cells_length
+                sums,
+                b.g_project,
+                kept,
+                d_at,
+                features,
+                maps,
+                hidden_at,
+                sizes.inner,
+                b.cells_length,
             )
-            sum_rows(sums, b.g_project_bias, kept, d_at, width, b.cells_length)
+            sum_rows(sums, b.g_project_bias, kept, d_at, features, b.cells_length)
             clear(kept, b.d_hidden + first * inner, b.cells_length * inner)
             for x in range(b.cells_length):
                 multiply_add(
-                    kept, b.d_hidden + (first + x) * inner, inner,
-                    kept, d_at + x * width, width, weights, b.project_back,
+                    kept,
+                    b.d_hidden + (first + x) * inner,
+                    sizes.inner,
+                    kept,
+                    d_at + x * width,
+                    features,
+                    weights,
+                    b.project_back,
                 )
         for y in range(b.height):
             pixels = y * length
             slope_at, normed_at = b.slope + pixels * inner, b.normed + pixels * width
             d_h_at = b.d_depthwise + ((y + pad) * edge_row + pad) * width
-            d_n, d_n_at = (row, 0) if tower.norm else (kept, d_h_at)
+            d_n, d_n_at = (row, 0) if sizes.norm else (kept, d_h_at)
             clear(d_n, d_n_at, length * width)
             for x in range(length):
                 at = slope_at + x * inner
                 cell, share = cell_of[b.pixel + pixels + x], share_of[b.pixel + pixels + x]
-                scale_by(kept, at, kept, b.d_hidden + cell * inner, share, inner)
+                scale_by(kept, at, kept, b.d_hidden + cell * inner, share, sizes.inner)
                 multiply_add(
-                    d_n, d_n_at + x * width, width, kept, at, inner, weights, b.expand_back
+                    d_n, d_n_at + x * width, features, kept, at, sizes.inner, weights, b.expand_back
                 )
-            if tower.norm:
+            if sizes.norm:
                 normalise_row_back(
-                    row, kept, d_h_at, kept, normed_at, kept, b.root + pixels, length, tower
+                    row, kept, d_h_at, kept, normed_at, kept, b.root + pixels, length, features
                 )
-            outer_rows(sums, b.g_expand, kept, slope_at, inner, kept, normed_at, width, length)
-            sum_rows(sums, b.g_expand_bias, kept, slope_at, inner, length)
+            outer_rows(
+                sums, b.g_expand, kept, slope_at, sizes.inner, kept, normed_at, features, length
+            )
+            sum_rows(sums, b.g_expand_bias, kept, slope_at, sizes.inner, length)
             correlate_row(
-                sums, b.g_depthwise, b.g_depthwise_bias, maps, b.x + y * edge_row * width, steps,
-                kept, d_h_at, length, width, tower.kernel,
+                sums,
+                b.g_depthwise,
+                b.g_depthwise_bias,
+                maps,
+                b.x + y * edge_row * width,
+                edge_row * width,
+                width,
+                sizes.depthwise,
+                kept,
+                d_h_at,
+                length,
+                features,
             )
         for y in range(b.height):
             d_x_at = b.d_x + y * length * width
@@ -178,28 +219,47 @@ def _backward_tile(
                 cell = cell_of[b.pixel + y * length + x]
                 share = share_of[b.pixel + y * length + x]
                 add_scaled(
-                    kept, d_x_at + x * width, kept, b.d_cells + cell * width, share, width
+                    kept, d_x_at + x * width, kept, b.d_cells + cell * width, share, features
                 )
             convolve_row(
-                kept, d_x_at, length, width, kept, b.d_depthwise + y * edge_row * width, steps,
-                weights, b.depthwise_flipped, -1, tower.kernel,
+                kept,
+                d_x_at,
+                length,
+                features,
+                kept,
+                b.d_depthwise + y * edge_row * width,
+                edge_row * width,
+                width,
+                sizes.depthwise,
+                weights,
+                b.depthwise_flipped,
+                -1,
             )
     first_block = block[0]
     for y in range(first_block.height):
         correlate_row(
-            sums, tower.g_stem, tower.g_stem_bias, view, y * tower.stride * tower.view_row,
-            (tower.stride, tower.view_row, 1, 0),
-            kept, first_block.d_x + y * first_block.length * width, first_block.length, width, 3,
+            sums,
+            tower.g_stem,
+            tower.g_stem_bias,
+            view,
+            y * tower.stride * tower.view_row,
+            tower.view_row,
+            tower.stride,
+            sizes.stem,
+            kept,
+            first_block.d_x + y * first_block.length * width,
+            first_block.length,
+            features,
         )
 
 
-@njit(nogil=True)
+@compiled
 def _read_weights(parameters: Any, weight_of: Any, weights: Any) -> None:
     for at in range(len(weight_of)):
         weights[at] = parameters[weight_of[at]] if weight_of[at] >= 0 else np.float32(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled_and_cached
 def forward_jobs(
     first_job: int,
     last_job: int,
@@ -207,19 +267,20 @@ def forward_jobs(
     views_bchw: Any,
     parameters_cn: Any,
     weight_of: Any,
+    sizes: Any,
     tower: Any,
     block: Any,
     cell_of: Any,
     share_of: Any,
     features_bck: Any,
 ) -> None:
-    """Features of the views of some jobs; job j is marker j % C and tiles j // C of `tiles` each."""
+    """Features of some jobs' views; job j is marker j % C and run j // C of `tiles` tiles."""
     batch, markers = views_bchw.shape[:2]
-    plan = (tower, block, cell_of, share_of)
+    plan = (sizes, tower, block, cell_of, share_of)
     weights = np.empty(tower.n_weights, np.float32)
     view, maps = vectors(tower.n_view), vectors(tower.n_maps)
     kept, row = vectors(tower.n_rows + tower.n_rows), vectors(tower.n_rows)
-    out = vectors(tower.filled)
+    out = vectors(sizes.features.number)
     for job in range(first_job, last_job):
         marker = job % markers
         _read_weights(parameters_cn[marker], weight_of, weights)
@@ -228,11 +289,11 @@ def forward_jobs(
             _fill_view(view, views_bchw, first, marker, tower.view_row)
             _forward_tile(view, weights, maps, kept, row, plan, False, out)
             for lane in range(min(LANES, batch - first)):
-                for k in range(tower.width):
+                for k in range(sizes.features.true):
                     features_bck[first + lane, marker, k] = out[k * LANES + lane]
 
 
-@njit(nogil=True, cache=True)
+@compiled_and_cached
 def backward_jobs(
     first_job: int,
     last_job: int,
@@ -240,6 +301,7 @@ def backward_jobs(
     views_bchw: Any,
     parameters_cn: Any,
     weight_of: Any,
+    sizes: Any,
     tower: Any,
     block: Any,
     cell_of: Any,
@@ -250,11 +312,11 @@ def backward_jobs(
 ) -> None:
     """Gradients of the parameters, one row a job; jobs as in :func:`forward_jobs`."""
     batch, markers = views_bchw.shape[:2]
-    plan = (tower, block, cell_of, share_of)
+    plan = (sizes, tower, block, cell_of, share_of)
     weights = np.empty(tower.n_weights, np.float32)
     view, maps = vectors(tower.n_view), vectors(tower.n_maps)
     kept, row = vectors(tower.n_maps_kept), vectors(tower.n_rows)
-    out, d_out = vectors(tower.filled), vectors(tower.filled)
+    out, d_out = vectors(sizes.features.number), vectors(sizes.features.number)
     sums = vectors(tower.n_gradients)
     for job in range(first_job, last_job):
         marker = job % markers
@@ -266,7 +328,7 @@ def backward_jobs(
             _forward_tile(view, weights, maps, kept, row, plan, True, out)
             d_out[:] = np.float32(0)
             for lane in range(min(LANES, batch - first)):
-                for k in range(tower.width):
+                for k in range(sizes.features.true):
                     d_out[k * LANES + lane] = d_features_bck[first + lane, marker, k]
             _backward_tile(view, weights, maps, kept, row, plan, d_out, sums)
         for n in range(len(gradient_of)):

@@ -7,18 +7,24 @@ nothing hangs on a heuristic of the compiler. Arrays are not checked for bounds.
 `vector` arguments count whole vectors: vector v of a float32 array is elements 16 v .. 16 v + 15.
 """
 
+# mypy: disable-error-code="no-untyped-call,unused-ignore,override"
+
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import extending, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
 LANES = 16
+
+intrinsic: Any = extending.intrinsic
+compiled: Any = njit(nogil=True)
+compiled_and_cached: Any = njit(nogil=True, cache=True)
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -140,7 +146,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return VECTOR(VECTOR, VECTOR, VECTOR), make
 
 
-def _binary(operation: str) -> Callable[..., Any]:
+def _binary(operation: str) -> Any:
     def typed(typing: Any, a: Any, b: Any) -> Any:
         def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return getattr(builder, operation)(*values)
@@ -169,8 +175,8 @@ def reciprocal_root(typing: Any, a: Any) -> Any:
     return VECTOR(VECTOR), make
 
 
-# GELU (tanh form) is x s(x); s(x) - 1/2 is odd. Up to |x| = 5.2 it is x P(x^2) / Q(x^2) here, fitted
-# for the least largest error: |x s - GELU| <= 1e-6 max(1, |x|). Beyond, s keeps its last value.
+# GELU (tanh form) is x s(x); s(x) - 1/2 is odd. Up to |x| = 5.2 it is x P(x^2) / Q(x^2) here,
+# fitted for the least largest error: |x s - GELU| <= 1e-6 max(1, |x|). Beyond, s stays as it is.
 _EDGE = 5.2
 _P = (
     0.39894704103106743,
@@ -192,9 +198,7 @@ def _gate(builder: Any, x: Any) -> tuple[Any, Any, Any]:
         beyond = builder.fcmp_ordered(comparison, t, _constant(edge))
         t = builder.select(beyond, _constant(edge), t)
     q = builder.fmul(t, t)
-    ratio = builder.fdiv(
-        builder.fmul(t, _polynomial(builder, q, _P)), _polynomial(builder, q, _Q)
-    )
+    ratio = builder.fdiv(builder.fmul(t, _polynomial(builder, q, _P)), _polynomial(builder, q, _Q))
     return builder.fadd(ratio, _constant(0.5)), t, q
 
 
@@ -232,7 +236,7 @@ def _address(typing: Any, array: Any) -> Any:
     return types.int64(array), make
 
 
-@njit(nogil=True, cache=True)
+@compiled_and_cached
 def vectors(count: int) -> Any:
     """Zeros, float32 ``(16 count,)``, each vector in a cache line of its own."""
     whole = np.zeros((count + 1) * LANES, np.float32)

@@ -1,4 +1,4 @@
-"""The reference encoder: one tower of NeXt-Channel blocks a marker, then one linear fusion.
+"""The encoder and its reference form: a tower of NeXt-Channel blocks a marker, a linear fusion.
 
 B = views, C = markers, H, W = pixels, w = width (features of a marker inside the tower),
 K = features of a marker at the interpretability stage (K = w), N = length of the embedding.
@@ -14,6 +14,7 @@ multiplex imaging"; ConvNeXt blocks: Liu et al. 2022, arXiv:2201.03545.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskless.encoder.activation import Activation, as_tensor
+from maskless.encoder.fused import fused_features
 from maskless.encoder.pooling import edge_weights
 from maskless.errors import InputError, SettingsError
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 Views = Tensor | NDArray[Any]
 Pool = Callable[[Tensor], Tensor]
+
+PATH_VARIABLE = "MASKLESS_ENCODER"
 
 _EPSILON = 1e-5
 _SMALLEST_PROMISED = 12
@@ -167,6 +171,23 @@ class Encoder(nn.Module):
         self.fusion_bias = _uniform((settings.embedding,), count * width, generator)
         self.activation = Activation(count, width)
         self.extra: dict[str, Any] = {}
+        self.path = os.environ.get(PATH_VARIABLE, "fused")
+
+    @property
+    def path(self) -> str:
+        """What computes the features: "fused" (float32 on a CPU) or "reference" (all else).
+
+        They differ in rounding. Set this or the environment variable ``MASKLESS_ENCODER`` to
+        "reference" to force it. Views that want a gradient themselves always take the reference.
+        """
+        w = self.stem_weight
+        return self._path if w.device.type == "cpu" and w.dtype == torch.float32 else "reference"
+
+    @path.setter
+    def path(self, path: str) -> None:
+        if path not in ("fused", "reference"):
+            raise SettingsError(f'the encoder\'s path is "fused" or "reference", not "{path}"')
+        self._path = path
 
     @property
     def bias(self) -> Tensor:
@@ -253,13 +274,13 @@ class Encoder(nn.Module):
     def _features(self, views: Tensor) -> Tensor:
         if not len(views):
             return views.new_zeros(0, *self.feature_bias.shape)
+        if self.path == "fused" and not (views.requires_grad and torch.is_grad_enabled()):
+            return fused_features(self, views, self._pool_weights(*views.shape[2:]))
         if views.device.type != "cpu":
             return self._features_of_some(views)
         # Feature maps that stay in the caches and in reused memory halve the time on a CPU.
         map_bytes = 4 * self.stem_bias.numel() * views[0, 0].numel() // self.settings.stem_stride**2
         chunk = max(1, _CHUNK_BYTES // map_bytes)
-        if len(views) <= chunk:
-            return self._features_of_some(views)
         return torch.cat([self._features_of_some(some) for some in torch.split(views, chunk)])
 
     def _features_of_some(self, views: Tensor) -> Tensor:
@@ -276,13 +297,15 @@ class Encoder(nn.Module):
         ).transpose(0, 1)
 
     def _pool(self, height: int, length: int) -> Pool:
-        """The pooling of the last grid to one value a feature, as weights of its cells."""
-        settings = self.settings
-        centre = settings.pooling == "centre"
-        sigma = settings.pooling_radius_um / self.pixel_um if centre else None
-        edge = (settings.stem_stride, len(settings.blocks) - 1, sigma)
-        weights = np.outer(edge_weights(height, *edge), edge_weights(length, *edge))
+        weights = self._pool_weights(height, length)
         return partial(_pool_all, weights=torch.from_numpy(weights).to(self.stem_weight))
+
+    def _pool_weights(self, height: int, length: int) -> NDArray[np.float64]:
+        """The pooling of the last grid to one value a feature, as weights of its cells."""
+        chosen = self.settings
+        sigma = chosen.pooling_radius_um / self.pixel_um if chosen.pooling == "centre" else None
+        edge = (chosen.stem_stride, len(chosen.blocks) - 1, sigma)
+        return np.outer(edge_weights(height, *edge), edge_weights(length, *edge))
 
     def _checked_views(self, views: Views) -> Tensor:
         # Arrays come from outside; searching tensors would cost in every step of training.
