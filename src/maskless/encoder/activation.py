@@ -21,6 +21,9 @@ The fit, for each marker alone:
      percentile of the positions, the darkest that these images can show, and a positive cell has
      more than half of the cells' median. (A constant haze and no expression looks the same; take
      it away when cleaning.)
+   - If 9 of 10 cells lie well above background (by more than 0.15 of what the median cell does),
+     the marker is in nearly every cell, but not everywhere in the images, as DNA: a positive cell
+     has more than half of the median cell's activation.
    - Else, as for rare or absent markers, 4 robust standard deviations (1.4826 MAD of the lower
      part) above the background. Of Gaussian noise alone, cut in two by Otsu's threshold, 4 to 5 %
      lie above; a threshold that always splits the cells would find half of them positive.
@@ -54,6 +57,7 @@ _RIDGE = 1e-4
 _PARTED = 0.7
 _EVERYWHERE = 0.7
 _EVERYWHERE_LEAST = 0.1
+_NEARLY_ALL = 0.15
 _SPREADS = 4 * 1.4826
 _TINY = 1e-12
 
@@ -306,6 +310,8 @@ def _background_and_positive(
         return background, threshold
     if low > _EVERYWHERE * middle and middle > _EVERYWHERE_LEAST:
         return float(np.percentile(places, 1)), middle / 2
+    if np.percentile(cells, 10) - background > _NEARLY_ALL * (middle - background) > 0:
+        return background, (background + middle) / 2
     return background, background + _SPREADS * float(np.median(np.abs(dark - background)))
 
 

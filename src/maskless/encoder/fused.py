@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskless.encoder.fused_plan import Plan, Shape, make_plan
+from maskless.encoder.fused_plan import SOURCE, Plan, Shape, make_plan
 from maskless.encoder.fused_towers import backward_jobs, forward_jobs
 from maskless.encoder.fused_vector import LANES
 
@@ -138,7 +138,7 @@ class _Towers(torch.autograd.Function):
 
 
 def _places(plan: Plan) -> tuple[Any, ...]:
-    return plan.weight_of, plan.sizes, plan.tower, plan.block, plan.cell_of, plan.share_of
+    return plan.weight_of, SOURCE, plan.sizes, plan.tower, plan.block, plan.cell_of, plan.share_of
 
 
 def _share(run: Callable[[int, int], None], jobs: int) -> None:

@@ -6,8 +6,10 @@ multiples of 4 with weights of 0, so that the kernels know one size of tile only
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +41,15 @@ class Shape:
 
 
 _USUAL = (4, 8, 16)  # widths that kernels are compiled for
+
+
+def _checksum() -> int:
+    """A number that changes with the text of the fused towers."""
+    files = sorted(Path(__file__).parent.glob("fused*.py"))
+    return zlib.crc32(b"".join(file.read_bytes() for file in files))
+
+
+SOURCE = Constants(checksum=_checksum())
 
 
 class Features(NamedTuple):

@@ -3,6 +3,9 @@
 A job is a marker and a run of tiles of sixteen views. A tile's maps stay in the processor's caches.
 The backward makes the forward once more, keeps what it needs, and goes back; nothing but the views
 is kept between the two. Gradients are summed job by job, so threads change no bit of them.
+
+Numba looks for changes in this file only before it takes compiled functions from its cache. They
+therefore have an argument `source` whose type names the text of all files that they come from.
 """
 
 from __future__ import annotations
@@ -11,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from maskless.encoder.fused_filters import convolve_row, correlate_row
 from maskless.encoder.fused_kernels import (
     add_scaled,
     clear,
-    convolve_row,
-    correlate_row,
     expand_pixel,
     expand_pixel_and_slopes,
     fill_row,
@@ -27,23 +29,40 @@ from maskless.encoder.fused_kernels import (
     sum_rows,
 )
 from maskless.encoder.fused_plan import KEEP, POOL
-from maskless.encoder.fused_vector import LANES, compiled, compiled_and_cached, vectors
+from maskless.encoder.fused_vector import (
+    LANES,
+    compiled,
+    compiled_and_cached,
+    store,
+    transpose_four,
+    vectors,
+)
 
 
 @compiled
 def _fill_view(view: Any, views_bchw: Any, first: int, marker: int, row: int) -> None:
-    """Sixteen views, one a lane, inside a border of 0; 0 where there are no more views."""
-    batch, _, height, length = views_bchw.shape
-    for lane in range(LANES):
-        b = first + lane
-        for y in range(height):
-            to = ((y + 1) * row + 1) * LANES + lane
-            if b < batch:
+    """Sixteen views, one a lane, in a border of 0; the last view again where there are no more."""
+    batch, markers, height, length = views_bchw.shape
+    pixels = views_bchw.reshape(-1)
+    step = markers * height * length
+    most = min(LANES, batch - first) - 1
+    for y in range(height):
+        at = ((first * markers + marker) * height + y) * length
+        to = (y + 1) * row + 1
+        if length < 4:
+            for lane in range(LANES):
                 for x in range(length):
-                    view[to + x * LANES] = views_bchw[b, marker, y, x]
-            else:
-                for x in range(length):
-                    view[to + x * LANES] = np.float32(0)
+                    view[(to + x) * LANES + lane] = pixels[at + min(lane, most) * step + x]
+            continue
+        x = 0
+        while x < length:
+            x = min(x, length - 4)  # the last four overlap those before
+            v0, v1, v2, v3 = transpose_four(pixels, at + x, step, most)
+            store(view, to + x, v0)
+            store(view, to + x + 1, v1)
+            store(view, to + x + 2, v2)
+            store(view, to + x + 3, v3)
+            x += 4
 
 
 @compiled
@@ -198,10 +217,10 @@ def _backward_tile(
                 sums, b.g_expand, kept, slope_at, sizes.inner, kept, normed_at, features, length
             )
             sum_rows(sums, b.g_expand_bias, kept, slope_at, sizes.inner, length)
+            sum_rows(sums, b.g_depthwise_bias, kept, d_h_at, features, length)
             correlate_row(
                 sums,
                 b.g_depthwise,
-                b.g_depthwise_bias,
                 maps,
                 b.x + y * edge_row * width,
                 edge_row * width,
@@ -237,17 +256,18 @@ def _backward_tile(
             )
     first_block = block[0]
     for y in range(first_block.height):
+        d_x_at = first_block.d_x + y * first_block.length * width
+        sum_rows(sums, tower.g_stem_bias, kept, d_x_at, features, first_block.length)
         correlate_row(
             sums,
             tower.g_stem,
-            tower.g_stem_bias,
             view,
             y * tower.stride * tower.view_row,
             tower.view_row,
             tower.stride,
             sizes.stem,
             kept,
-            first_block.d_x + y * first_block.length * width,
+            d_x_at,
             first_block.length,
             features,
         )
@@ -267,6 +287,7 @@ def forward_jobs(
     views_bchw: Any,
     parameters_cn: Any,
     weight_of: Any,
+    source: Any,
     sizes: Any,
     tower: Any,
     block: Any,
@@ -301,6 +322,7 @@ def backward_jobs(
     views_bchw: Any,
     parameters_cn: Any,
     weight_of: Any,
+    source: Any,
     sizes: Any,
     tower: Any,
     block: Any,

@@ -37,7 +37,6 @@ Views = Tensor | NDArray[Any]
 Pool = Callable[[Tensor], Tensor]
 
 PATH_VARIABLE = "MASKLESS_ENCODER"
-
 _EPSILON = 1e-5
 _SMALLEST_PROMISED = 12
 _MOST_BLOCKS = 64
@@ -177,8 +176,8 @@ class Encoder(nn.Module):
     def path(self) -> str:
         """What computes the features: "fused" (float32 on a CPU) or "reference" (all else).
 
-        They differ in rounding. Set this or the environment variable ``MASKLESS_ENCODER`` to
-        "reference" to force it. Views that want a gradient themselves always take the reference.
+        Set it, or the environment variable ``MASKLESS_ENCODER``, to "reference" to force that.
+        Views that want a gradient themselves always take the reference.
         """
         w = self.stem_weight
         return self._path if w.device.type == "cpu" and w.dtype == torch.float32 else "reference"
@@ -297,8 +296,8 @@ class Encoder(nn.Module):
         ).transpose(0, 1)
 
     def _pool(self, height: int, length: int) -> Pool:
-        weights = self._pool_weights(height, length)
-        return partial(_pool_all, weights=torch.from_numpy(weights).to(self.stem_weight))
+        weights = torch.from_numpy(self._pool_weights(height, length)).to(self.stem_weight)
+        return partial(_pool_all, weights=weights)
 
     def _pool_weights(self, height: int, length: int) -> NDArray[np.float64]:
         """The pooling of the last grid to one value a feature, as weights of its cells."""
