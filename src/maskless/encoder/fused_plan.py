@@ -89,7 +89,7 @@ _BLOCK_FIELDS = (
     # Vectors, in the order of the forward: padded input, normalised, 1 / sigma, slope of GELU,
     # pooled inner features, pooled input.
     *("x", "normed", "root", "slope", "hidden", "pooled"),
-    # Gradients of the depthwise output (padded), input, pooled inner features, and output.
+    # Gradients of depthwise output (padded), input, a row of pooled inner features, output.
     *("d_depthwise", "d_x", "d_hidden", "d_cells"),
     # Weights, plain and as the backward wants them; and their gradients.
     *("depthwise", "depthwise_bias", "expand", "expand_bias", "project", "project_bias"),
@@ -238,6 +238,7 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
     block = np.zeros(len(behind), BLOCK)
     grid = (-(-height // shape.stem_stride), -(-length // shape.stem_stride))
     pixel = 0
+    d_depthwise: dict[tuple[int, int], int] = {}
     for b, how in zip(block, behind, strict=True):
         pixels = grid[0] * grid[1]
         padded = (grid[0] + 2 * pad) * (grid[1] + 2 * pad)
@@ -252,8 +253,12 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
         b["hidden"] = maps.take(n_cells * inner)
         b["normed"], b["root"] = kept.take(pixels * width), kept.take(pixels)
         b["slope"] = kept.take(pixels * inner)
-        b["d_depthwise"], b["d_x"] = kept.take(padded * width), kept.take(pixels * width)
-        b["d_hidden"] = kept.take(n_cells * inner)
+        # What is used by one block after the other is in the same place: it stays in the caches.
+        # Maps with borders share it only where the borders are the same, for these are never
+        # written.
+        if grid not in d_depthwise:
+            d_depthwise[grid] = kept.take(padded * width)
+        b["d_depthwise"] = d_depthwise[grid]
         place = weights.filters(shape.width, shape.kernel)
         b["depthwise"], b["depthwise_flipped"], b["g_depthwise"] = place
         b["depthwise_bias"], b["g_depthwise_bias"] = weights.vector(shape.width)
@@ -262,7 +267,10 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
         b["project"], b["project_back"], b["g_project"] = weights.matrix(shape.width, shape.inner)
         b["project_bias"], b["g_project_bias"] = weights.vector(shape.width)
         grid, pixel = behind_grid, pixel + pixels
+    d_x = [kept.take(max(block["height"] * block["length"]) * width) for _ in range(2)]
+    block["d_x"] = [d_x[number % 2] for number in range(len(block))]
     block["d_cells"] = [*block["d_x"][1:], kept.take(width)]
+    block["d_hidden"] = kept.take(max(block["cells_length"]) * inner)
     tower["last"], tower["last_back"], tower["g_last"] = weights.matrix(shape.width, shape.width)
     tower["last_bias"], tower["g_last_bias"] = weights.vector(shape.width)
     tower["stride"] = shape.stem_stride

@@ -154,6 +154,22 @@ def _forward_tile(
 
 
 @compiled
+def _project_back(
+    weights: Any, maps: Any, kept: Any, sizes: Any, block: Any, first: int, sums: Any
+) -> None:
+    """Gradients of the projection of a row of cells, and of its inputs."""
+    features, inner, length = sizes.features, sizes.inner, block.cells_length
+    d_at, hidden_at = block.d_cells + first * features.number, block.hidden + first * inner.number
+    outer_rows(sums, block.g_project, kept, d_at, features, maps, hidden_at, inner, length)
+    sum_rows(sums, block.g_project_bias, kept, d_at, features, length)
+    clear(kept, block.d_hidden, length * inner.number)
+    for x in range(length):
+        to = block.d_hidden + x * inner.number
+        at = d_at + x * features.number
+        multiply_add(kept, to, inner, kept, at, features, weights, block.project_back)
+
+
+@compiled
 def _backward_tile(
     view: Any, weights: Any, maps: Any, kept: Any, row: Any, plan: Any, d_out: Any, sums: Any
 ) -> None:
@@ -169,43 +185,20 @@ def _backward_tile(
         b = block[number]
         length = b.length
         edge_row = length + 2 * pad
-        for y in range(b.cells_height):
-            first = y * b.cells_length
-            d_at, hidden_at = b.d_cells + first * width, b.hidden + first * inner
-            outer_rows(
-                sums,
-                b.g_project,
-                kept,
-                d_at,
-                features,
-                maps,
-                hidden_at,
-                sizes.inner,
-                b.cells_length,
-            )
-            sum_rows(sums, b.g_project_bias, kept, d_at, features, b.cells_length)
-            clear(kept, b.d_hidden + first * inner, b.cells_length * inner)
-            for x in range(b.cells_length):
-                multiply_add(
-                    kept,
-                    b.d_hidden + (first + x) * inner,
-                    sizes.inner,
-                    kept,
-                    d_at + x * width,
-                    features,
-                    weights,
-                    b.project_back,
-                )
         for y in range(b.height):
             pixels = y * length
             slope_at, normed_at = b.slope + pixels * inner, b.normed + pixels * width
             d_h_at = b.d_depthwise + ((y + pad) * edge_row + pad) * width
+            first_cell = cell_of[b.pixel + pixels]
+            if y == 0 or first_cell != cell_of[b.pixel + pixels - length]:
+                _project_back(weights, maps, kept, sizes, b, first_cell, sums)
             d_n, d_n_at = (row, 0) if sizes.norm else (kept, d_h_at)
             clear(d_n, d_n_at, length * width)
             for x in range(length):
                 at = slope_at + x * inner
                 cell, share = cell_of[b.pixel + pixels + x], share_of[b.pixel + pixels + x]
-                scale_by(kept, at, kept, b.d_hidden + cell * inner, share, sizes.inner)
+                d_hidden_at = b.d_hidden + (cell - first_cell) * inner
+                scale_by(kept, at, kept, d_hidden_at, share, sizes.inner)
                 multiply_add(
                     d_n, d_n_at + x * width, features, kept, at, sizes.inner, weights, b.expand_back
                 )

@@ -23,7 +23,8 @@ from numba.extending import models, register_model
 LANES = 16
 
 intrinsic: Any = extending.intrinsic
-compiled: Any = njit(nogil=True)
+_options: Any = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+compiled: Any = njit(**_options)
 compiled_and_cached: Any = njit(nogil=True, cache=True)
 
 _FLOAT = ir.FloatType()
