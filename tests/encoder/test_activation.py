@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from maskless.config import EncoderSettings
 from maskless.encoder import Encoder, fit_activation, response_curve
-from maskless.encoder.activation import _isotonic_knots, _otsu
+from maskless.encoder.activation import _background_and_positive, _isotonic_knots, _otsu
 from maskless.errors import InputError
 
 MARKERS = ["everywhere", "some", "rare", "absent", "empty"]
@@ -188,6 +188,19 @@ def test_one_cell_is_enough_not_to_fail() -> None:
     encoder = untrained()
     fit_activation(encoder, [views], [views])
     assert np.isfinite(activations(encoder, views)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_marker_of_nearly_every_cell_finds_them_positive_and_noise_does_not(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    nuclei = rng.normal(0.36, 0.09, 4000)
+    between = rng.normal(0.14, 0.03, 4000)
+    places = np.where(rng.random(4000) < 0.5, between, rng.normal(0.3, 0.09, 4000))
+    _, above = _background_and_positive(nuclei.astype(np.float32), places.astype(np.float32))
+    assert (nuclei > above).mean() > 0.8
+    noise = np.abs(rng.normal(0, 0.05, (2, 4000))).astype(np.float32)
+    _, above = _background_and_positive(*noise)
+    assert (noise[0] > above).mean() < 0.1
 
 
 def test_isotonic_curve_is_sklearns() -> None:
