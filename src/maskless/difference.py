@@ -66,20 +66,20 @@ def explain_clusters(folder: Path, first: str, second: str, by: str = "cluster")
     stem = "explain_" + "_vs_".join(
         re.sub(r"[^A-Za-z0-9.-]+", "-", name) or "cluster" for name in (first, second)
     )
-    figure = plot(found, title)
+    columns = [list(cells.var_names).index(marker) for marker in found.markers]
+    means_a, means_b = (
+        np.asarray(cells.X)[np.ix_(rows, columns)].mean(axis=0) for rows in (rows_a, rows_b)
+    )
+    figure = plot(found, title, activations=(means_a, means_b), names=(first, other))
     for kind in ("png", "svg"):
         save(figure, study.figures_folder / f"{stem}.{kind}")
-    mean = np.asarray(cells.X)
     lines = [
         f"{title} ({rows_a.sum()} and {rows_b.sum()} cells)",
         f"{'marker':<16}{'share':>9}{'mean in ' + first:>14}{'mean in ' + second:>14}",
     ]
     for marker, share in found.ranked():
-        column = list(cells.var_names).index(marker)
-        lines.append(
-            f"{marker:<16}{share:>8.1%}"
-            f"{mean[rows_a, column].mean():>14.3f}{mean[rows_b, column].mean():>14.3f}"
-        )
+        place = found.markers.index(marker)
+        lines.append(f"{marker:<16}{share:>8.1%}{means_a[place]:>14.3f}{means_b[place]:>14.3f}")
     lines.append(f"{'sum':<16}{found.shares.sum():>8.1%}")
     lines.append(f"figure: {study.figures_folder / stem}.png")
     return "\n".join(lines)

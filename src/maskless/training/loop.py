@@ -40,7 +40,7 @@ from maskless.training.schedule import learning_rate
 if TYPE_CHECKING:
     from maskless.config import EncoderSettings, TrainSettings
 
-_PIECE = 64  # views that pass the encoder together
+_PIECE = 256  # views that pass the encoder together: each pass packs the weights once
 _GRAPH_BYTES = 2 << 30  # of activations kept from forward to backward
 _STREAM = 0x7A1  # keeps the draws apart from those of other stages with the same seed
 
