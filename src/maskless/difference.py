@@ -70,7 +70,7 @@ def explain_clusters(folder: Path, first: str, second: str, by: str = "cluster")
     means_a, means_b = (
         np.asarray(cells.X)[np.ix_(rows, columns)].mean(axis=0) for rows in (rows_a, rows_b)
     )
-    figure = plot(found, title, activations=(means_a, means_b), names=(first, other))
+    figure = plot(found, title, activations=(means_a, means_b), names=(f"{by} {first}", other))
     for kind in ("png", "svg"):
         save(figure, study.figures_folder / f"{stem}.{kind}")
     lines = [

@@ -317,7 +317,8 @@ def telling_markers(cells: AnnData, groupby: str = "cluster", most: int = 6) -> 
         differences = np.where(differences > 0, differences, 0.3 * differences)
         # A marker of many cells tells more than one of few, but not in proportion.
         counts = groups.counts_g[~groups.unknown_g, None]
-        differences = differences * counts.astype(np.float64) ** 0.35
+        # A stain in one rare cluster only is many standard deviations there, and tells little.
+        differences = np.minimum(differences, 2.0) * counts.astype(np.float64) ** 0.5
     differences[:, [m for m, name in enumerate(markers) if name in nuclear]] = 0
     chosen: list[int] = []
     for _ in range(min(most - bool(nuclear), len(markers))):
