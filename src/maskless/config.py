@@ -96,7 +96,7 @@ class EncoderSettings(Settings):
     pooling: Literal["mean", "centre"] = Field(
         "centre", description="mean of the view, or weighted towards its centre"
     )
-    pooling_radius_um: Positive = Field(3.0, description="sigma of the centre weighting")
+    pooling_radius_um: Positive = Field(2.0, description="sigma of the centre weighting")
     embedding: Annotated[int, Field(ge=2, le=4096)] = Field(256, description="length N")
 
 
@@ -118,7 +118,7 @@ class TrainSettings(Settings):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(10, description="then a cosine to zero")
     temperature: Positive = Field(0.2, description="of NT-Xent")
     projection: bool = Field(True, description="a 256-256-128 head between embedding and loss")
-    gain: tuple[Positive, Positive] = Field((0.5, 2.0), description="random factor on intensity")
+    gain: tuple[Positive, Positive] = Field((0.8, 1.25), description="random factor on intensity")
     gain_per_marker: bool = Field(True, description="a factor for each marker, or one a view")
     noise: Annotated[float, Field(ge=0)] = Field(0.1, description="largest sigma of Gaussian noise")
     zoom: tuple[Positive, Positive] = Field((0.9, 1.1), description="random magnification")
@@ -186,6 +186,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "optimizer": "lars",
             "learning_rate": 4.6,
             "weight_decay": 1e-6,
+            "gain": (0.5, 2.0),
         },
         "cluster": {"k": 8},
     },

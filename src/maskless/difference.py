@@ -67,9 +67,8 @@ def explain_clusters(folder: Path, first: str, second: str, by: str = "cluster")
         re.sub(r"[^A-Za-z0-9.-]+", "-", name) or "cluster" for name in (first, second)
     )
     columns = [list(cells.var_names).index(marker) for marker in found.markers]
-    means_a, means_b = (
-        np.asarray(cells.X)[np.ix_(rows, columns)].mean(axis=0) for rows in (rows_a, rows_b)
-    )
+    activations = np.asarray(cells.X)[:, columns]
+    means_a, means_b = (activations[rows].mean(axis=0) for rows in (rows_a, rows_b))
     figure = plot(found, title, activations=(means_a, means_b), names=(f"{by} {first}", other))
     for kind in ("png", "svg"):
         save(figure, study.figures_folder / f"{stem}.{kind}")
