@@ -24,9 +24,9 @@ The fit, for each marker alone:
    - If 9 of 10 cells lie well above background (by more than 0.15 of what the median cell does),
      the marker is in nearly every cell, but not everywhere in the images, as DNA: a positive cell
      has more than half of the median cell's activation.
-   - Else, as for rare or absent markers, 4 robust standard deviations (1.4826 MAD of the lower
-     part) above the background. Of Gaussian noise alone, cut in two by Otsu's threshold, 4 to 5 %
-     lie above; a threshold that always splits the cells would find half of them positive.
+   - Else, as for rare or absent markers, 5 robust standard deviations (1.4826 MAD of the lower
+     part) above the background. Of Gaussian noise alone, cut in two by Otsu's threshold, about 1 %
+     lies above; a threshold that always splits the cells would find half of them positive.
 
    The background is never below an empty view. A positive cell has at least a tenth of the cells'
    99th percentile.
@@ -58,7 +58,7 @@ _PARTED = 0.7
 _EVERYWHERE = 0.7
 _EVERYWHERE_LEAST = 0.1
 _NEARLY_ALL = 0.15
-_SPREADS = 4 * 1.4826
+_SPREADS = 5 * 1.4826
 _TINY = 1e-12
 
 
