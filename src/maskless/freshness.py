@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 
 # Raised when a stage computes something else from the same input and settings.
 _VERSION = dict.fromkeys(STAGES, 1)
-_AFTER = {
-    "read": None,
-    "clean": "read",
-    "detect": "clean",
-    "train": "detect",
-    "embed": "train",
-    "cluster": "embed",
-    "umap": "embed",
+_AFTER: dict[str, tuple[str, ...]] = {
+    "read": (),
+    "clean": ("read",),
+    "detect": ("clean",),
+    "train": ("detect",),
+    "embed": ("train",),
+    "cluster": ("embed",),
+    "umap": ("embed",),
+    "report": ("cluster", "umap"),
 }
+
+
+def stages_before(stage: str) -> tuple[str, ...]:
+    """All stages whose results a stage rests on, in the order in which they run."""
+    needed = set(_AFTER[stage])
+    for before in _AFTER[stage]:
+        needed.update(stages_before(before))
+    return tuple(name for name in STAGES if name in needed)
 
 
 def expected(study: Study, stage: str) -> str | None:
@@ -35,23 +44,17 @@ def expected(study: Study, stage: str) -> str | None:
         from maskless.reading import read_fingerprint
 
         return read_fingerprint(study)
-    config = study.config
-    if stage == "report":
-        stamps = [expected(study, "cluster"), expected(study, "umap")]
-        if None in stamps:
-            return None
-        return fingerprint(stage, _VERSION[stage], config.report, config.seed, stamps)
-    before = str(_AFTER[stage])
-    stamp = stamped(study, "read") if before == "read" else expected(study, before)
-    if stamp is None or (before == "read" and stamp != expected(study, "read")):
+    stamps = [expected(study, before) for before in _AFTER[stage]]
+    if None in stamps:
         return None
+    config = study.config
     tables: list[object] = [getattr(config, stage)]
     if stage == "train":
         train = config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
         tables = [train, config.encoder, config.embed]
     if stage == "detect":
         tables.append(_given_files(study))
-    return fingerprint(stage, _VERSION[stage], tables, config.seed, stamp)
+    return fingerprint(stage, _VERSION[stage], tables, config.seed, stamps)
 
 
 def stamped(study: Study, stage: str) -> str | None:

@@ -84,8 +84,6 @@ def init_study(
         nuclear=nuclear,
         on_error=note if keep_going else None,
     )
-    if not len(found):
-        raise InputError("no image can be used", file=images[0])
     if not found.panel.nuclear and not detect:
         raise InputError(
             "no channel shows nuclei, so cells cannot be found",

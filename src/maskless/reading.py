@@ -175,16 +175,6 @@ def _checked(image: Image, panel: Panel, study: Study) -> list[str]:
             found=f"{pixels_cyx.shape[2]} x {pixels_cyx.shape[1]} pixels",
             do="Leave it out (--keep-going), or use smaller views in study.toml",
         )
-    for index, name in enumerate(panel.names):
-        if not np.isfinite(pixels_cyx[index]).all():
-            raise InputError(
-                "the image holds NaN or infinite values",
-                file=image.source,
-                image=image.name,
-                channel=name,
-                found=f"{int((~np.isfinite(pixels_cyx[index])).sum())} such pixels",
-                do="Export it again, or leave it out (--keep-going)",
-            )
     empty = [panel.names[c] for c in panel.used if not pixels_cyx[c].any()]
     if len(empty) == len(panel.used):
         raise InputError(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskless.errors import InputError, StudyError
-from maskless.freshness import expected, image_stamp, is_fresh, stamped
+from maskless.freshness import expected, image_stamp, is_fresh, stages_before, stamped
 from maskless.progress import log, track
-from maskless.storage import read_json, write_json, write_text
+from maskless.storage import read_json, remove, write_json, write_text
 from maskless.study import STAGES, Study, measure, versions
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def run_one_stage(
     """
     study = Study.open(folder)
     with study.lock():
-        for before in STAGES[: STAGES.index(stage)]:
-            if not is_fresh(study, before) and not (before == "cluster" and stage == "umap"):
+        for before in stages_before(stage):
+            if not is_fresh(study, before):
                 raise StudyError(
                     f"{folder}: stage {before} is not up to date, so {stage} cannot run. "
                     f"Run: maskless run {folder} --until {stage}"
@@ -163,39 +163,27 @@ def _clean(study: Study, options: Options) -> Facts:
         write_image_zarr(image, raw.panel, study.image_file(name), {"fingerprint": now})
     for path in study.images_folder.glob("*.zarr"):
         if path.name.removesuffix(".zarr") not in raw.names:
-            _remove_folder(path)
+            remove(path)
     return {"images": len(raw)}
 
 
 def _detect(study: Study, options: Options) -> Facts:
-    from maskless.cells import detect_image, make_cells
-    from maskless.cells.detect import detector_record
+    from maskless.cells import detect
 
     images = study_images(study)
-    centres = {}
-    without = []
-    um_per_pixel = {}
-    for image in track(images, "detect (images)", total=len(images)):
-        um_per_pixel[image.name] = image.um_per_pixel
-        found = detect_image(image, images.panel, study.config.detect, study.folder)
-        centres[image.name] = found
-        if len(found):
-            continue
-        if not options.keep_going:
-            raise InputError(
-                "no nuclei found",
-                image=image.name,
-                file=image.source,
-                expected="at least one",
-                found=f"0 in {image.pixels_cyx.shape[2]} x {image.pixels_cyx.shape[1]} pixels",
-                do="Check the nuclear channels and [detect] in study.toml, or use --keep-going",
-            )
-        without.append(image.name)
-    if not sum(map(len, centres.values())):
-        raise InputError("no nuclei found in any image", do="Check the nuclear channels")
-    cells = make_cells(centres, images.panel, um_per_pixel)
-    facts = {"cells": cells.n_obs, "images_without_cells": without}
-    facts |= detector_record(study.config.detect, study.folder)
+    cells = detect(images, study.config.detect, study.folder)
+    found = cells.uns["maskless"]
+    without = [str(name) for name in found["images_without_cells"]]
+    if without and not options.keep_going:
+        raise InputError(
+            "no nuclei found",
+            image=without[0],
+            file=images[without[0]].source,
+            expected="at least one",
+            found=0,
+            do="Check the nuclear channels and [detect] in study.toml, or use --keep-going",
+        )
+    facts = {"cells": cells.n_obs, "images_without_cells": without, **found["detector"]}
     _save(study, cells, "detect", facts)
     return facts
 
@@ -377,12 +365,6 @@ def _save(study: Study, cells: AnnData, stage: str, facts: Facts) -> None:
         facts=facts,
     )
     write_cells(cells, study.cells_file)
-
-
-def _remove_folder(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path)
 
 
 def _summary(study: Study, done: list[str], wanted: tuple[str, ...]) -> str:

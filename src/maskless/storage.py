@@ -43,20 +43,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.replace(target)
         _flush(target.parent)
     except OSError as error:
-        _remove(temporary)
+        remove(temporary)
         raise StudyError(
             f"cannot write {target}: {error.strerror or error}. "
             "Check free space and permissions, then run again"
         ) from error
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that a killed process left in `folder` (not below it)."""
     for path in folder.glob(f".*{_TEMPORARY}*"):
-        _remove(path)
+        remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -108,7 +108,8 @@ def _flush_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder with what is in it; what cannot be deleted stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

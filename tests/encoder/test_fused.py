@@ -92,10 +92,9 @@ def test_features_and_gradients_are_those_of_the_reference_in_float64(
     if chosen.width == 1 and chosen.norm == "marker":
         # The norm of one number is 0 whatever it is; what should be 0 is so but for rounding.
         gradients = {n: g for n, g in gradients.items() if true_gradients[n].abs().max() > 1e-6}
+    # The error of GELU's slope, 1e-5, shows where a gradient cancels to 1 / 200 of the others.
     for name, gradient in gradients.items():
-        assert error(gradient, true_gradients[name]) < 5e-4, (
-            name
-        )  # single views can cancel in float32
+        assert error(gradient, true_gradients[name]) < 5e-4, name
 
 
 @settings(max_examples=30, deadline=None)
