@@ -42,6 +42,22 @@ def test_equal_to_the_masked_form(cells, views, temperature, chunk, seed):
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
 
 
+@given(
+    cells=st.integers(1, 9),
+    views=st.integers(2, 4),
+    count=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_shares_of_processes_add_up(cells, views, count, seed):
+    z = rows(cells * views, 6, seed).requires_grad_()
+    whole = nt_xent(z, cells, 0.3, chunk=4)
+    parts = [nt_xent(z, cells, 0.3, chunk=4, share=(number, count)) for number in range(count)]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=1e-12)
+    (expected,) = torch.autograd.grad(whole, z)
+    (gradient,) = torch.autograd.grad(sum(parts), z)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_gradient_by_differences():
     z = rows(12, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: nt_xent(z, 4, 0.5, 5), (z,))

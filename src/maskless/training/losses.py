@@ -22,11 +22,19 @@ from maskless.errors import InputError
 _CHUNK = 256
 
 
-def nt_xent(z_nd: Tensor, cells: int, temperature: float, chunk: int = _CHUNK) -> Tensor:
+def nt_xent(
+    z_nd: Tensor,
+    cells: int,
+    temperature: float,
+    chunk: int = _CHUNK,
+    share: tuple[int, int] = (0, 1),
+) -> Tensor:
     """Contrastive loss of the views of a batch.
 
     Rows are compared in blocks and the gradient is made on the way, so memory grows with
-    chunk x N. Where a batch is spread over processes, give the gathered rows.
+    chunk x N. Where a batch is spread over processes, each gives the rows of all of them and
+    takes its share of the comparisons: losses and gradients of the shares add up to those of the
+    batch.
 
     Parameters
     ----------
@@ -39,6 +47,8 @@ def nt_xent(z_nd: Tensor, cells: int, temperature: float, chunk: int = _CHUNK) -
         T, above 0.
     chunk
         Rows compared at a time; changes memory and speed only.
+    share
+        (number, count): this process compares the chunks number, number + count, ...
 
     Returns
     -------
@@ -59,7 +69,7 @@ def nt_xent(z_nd: Tensor, cells: int, temperature: float, chunk: int = _CHUNK) -
     if not temperature > 0:
         raise InputError("the temperature is not above 0", found=temperature)
     loss: Tensor = _NTXent.apply(  # type: ignore[no-untyped-call]
-        normalize(z_nd, dim=1), cells, temperature, chunk
+        normalize(z_nd, dim=1), cells, temperature, chunk, share
     )
     return loss
 
@@ -68,18 +78,19 @@ class _NTXent(torch.autograd.Function):
     """The loss of rows of unit length, its gradient computed in the forward."""
 
     @staticmethod
-    def forward(ctx: Any, z_nd: Tensor, cells: int, temperature: float, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, z_nd: Tensor, cells: int, temperature: float, chunk: int, share: tuple[int, int]
+    ) -> Tensor:
         rows, length = z_nd.shape
         views = rows // cells
         # Positives need no N x N matrix: the other views of a cell are its sum without oneself.
         sum_nd = z_nd.view(views, cells, length).sum(0).repeat(views, 1)
         others_nd = sum_nd - z_nd
-        positive_n = (z_nd * others_nd).sum(1) / (views - 1)
 
         gradient_nd = torch.zeros_like(z_nd)
-        log_sum = z_nd.new_zeros(())
-        for start in range(0, rows, chunk):
-            block_md = z_nd[start : start + chunk]
+        total = z_nd.new_zeros(())
+        for start in range(share[0] * chunk, rows, share[1] * chunk):
+            block_md, others_md = z_nd[start : start + chunk], others_nd[start : start + chunk]
             score_mn = block_md @ z_nd.T
             score_mn.div_(temperature)
             score_mn.diagonal(start).fill_(-torch.inf)  # a view is not compared with itself
@@ -87,15 +98,16 @@ class _NTXent(torch.autograd.Function):
             share_mn = score_mn.sub_(highest_m1).exp_()
             total_m1 = share_mn.sum(1, keepdim=True)
             share_mn.div_(total_m1)
-            log_sum += (total_m1.log() + highest_m1).sum()
-            gradient_nd[start : start + chunk].addmm_(share_mn, z_nd)
+            positive = (block_md * others_md).sum() / (views - 1)
+            total += (total_m1.log() + highest_m1).sum() - positive / temperature
+            gradient_md = gradient_nd[start : start + chunk].addmm_(share_mn, z_nd)
             gradient_nd.addmm_(share_mn.T, block_md)
-        gradient_nd.sub_(others_nd, alpha=2 / (views - 1)).div_(rows * temperature)
-        ctx.save_for_backward(gradient_nd)
-        return (log_sum - positive_n.sum() / temperature) / rows
+            gradient_md.sub_(others_md, alpha=2 / (views - 1))
+        ctx.save_for_backward(gradient_nd.div_(rows * temperature))
+        return total / rows
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_nd,) = ctx.saved_tensors
-        return gradient_nd * upstream, None, None, None
+        return gradient_nd * upstream, None, None, None, None
