@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,11 +22,13 @@ SETTINGS = TrainSettings(jitter_um=1.5)
 MARKERS = 5
 
 
-def made_atlas(shapes=((50, 40), (33, 61)), um=(1.0, 1.0), dtype="float32", view_um=16.0):
-    panel = Panel(tuple(Channel(f"m{i}") for i in range(MARKERS)))
+def made_atlas(
+    shapes=((50, 40), (33, 61)), um=(1.0, 1.0), dtype="float32", view_um=16.0, markers=MARKERS
+):
+    panel = Panel(tuple(Channel(f"m{i}") for i in range(markers)))
     rng = np.random.default_rng(0)
     images = [
-        Image(f"i{i}", rng.random((MARKERS, *shape), dtype=np.float32), panel.names, um[i])
+        Image(f"i{i}", rng.random((markers, *shape), dtype=np.float32) - 0.2, panel.names, um[i])
         for i, shape in enumerate(shapes)
     ]
     margin_um = view_reach_um([view_um], SETTINGS)
@@ -48,13 +52,14 @@ def by_scipy(image, centre, size, matrix, shift, gain):
     return np.stack(planes) * gain[:, None, None]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
-@pytest.mark.parametrize("size", [12, 14, 16, 15])
-def test_equal_to_scipy(dtype, tolerance, size):
-    images, atlas = made_atlas(dtype=dtype)
+# Views are written in tiles of 8 markers x 8 pixels: whole ones, moved back, and too few.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 1e-3)])
+@pytest.mark.parametrize(("size", "markers"), [(12, 5), (14, 8), (16, 12), (15, 34), (2, 9)])
+def test_equal_to_scipy(dtype, tolerance, size, markers):
+    images, atlas = made_atlas(dtype=dtype, markers=markers)
     index, centres = some_cells(images, 40)
     how = draw_augmentations(
-        np.random.default_rng(2), 40, MARKERS, SETTINGS.model_copy(update={"noise": 0.0})
+        np.random.default_rng(2), 40, markers, SETTINGS.model_copy(update={"noise": 0.0})
     )
     views = gather_views(atlas, index, centres, size, how)
     assert views.dtype == np.float32
@@ -108,6 +113,40 @@ def test_halves_are_decoded_exactly(small, large):
     view = gather_views(atlas, np.zeros(1, int), np.array([[6.0, 6.0]]), 13)[0, 0]
     assert view[5, 5] == np.float32(small)
     assert view[6, 6] == np.float32(large)
+
+
+def test_any_number_of_markers_gives_the_same_as_one_by_one():
+    images, atlas = made_atlas(markers=19)
+    index, centres = some_cells(images, 50)
+    how = draw_augmentations(np.random.default_rng(2), 50, 19, SETTINGS)
+    how = replace(how, noise_sigma_v=None)
+    views = gather_views(atlas, index, centres, 13, how)
+    for marker in (0, 7, 8, 11, 18):
+        one = Panel((Channel("one"),))
+        planes = [
+            Image(image.name, image.pixels_cyx[marker : marker + 1], one.names, 1.0)
+            for image in images
+        ]
+        margin_um = view_reach_um([16.0], SETTINGS)
+        alone = Atlas.build(ImageSet.from_images(planes, one), 1.0, margin_um, dtype="float32")
+        gain_vc = how.gain_vc[:, marker : marker + 1].copy()
+        found = gather_views(alone, index, centres, 13, replace(how, gain_vc=gain_vc))
+        np.testing.assert_allclose(found[:, 0], views[:, marker], rtol=0, atol=1e-6)
+
+
+def test_noise_follows_the_table_and_the_order_of_the_pixels():
+    for markers in (MARKERS, 12):
+        images, atlas = made_atlas(markers=markers)
+        index, centres = some_cells(images, 2)
+        how = Augmentations(
+            noise_sigma_v=np.array([1, 0], np.float32), noise_start_v=np.array([1 << 19, 7])
+        )
+        plain = gather_views(atlas, index, centres, 14)
+        noise = gather_views(atlas, index, centres, 14, how) - plain
+        whole = np.random.default_rng(20240517).standard_normal(1 << 20, dtype=np.float32)
+        expected = whole[1 << 19 :][: markers * 14 * 14].reshape(markers, 14, 14)
+        np.testing.assert_allclose(noise[0], expected, atol=1e-6)
+        assert not noise[1].any()
 
 
 def test_noise_has_its_sigma_and_differs_between_views_and_markers():
@@ -202,10 +241,11 @@ def test_sizes_in_um():
         view_size_px(16.0, 0.2)
 
 
+@pytest.mark.parametrize("markers", [MARKERS, 12])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
-    images, atlas = made_atlas(dtype="float16")
-    how = draw_augmentations(np.random.default_rng(2), 333, MARKERS, SETTINGS)
+def test_the_number_of_threads_changes_nothing(threads, markers, monkeypatch):
+    images, atlas = made_atlas(dtype="float16", markers=markers)
+    how = draw_augmentations(np.random.default_rng(2), 333, markers, SETTINGS)
     cells = some_cells(images, 333)
     expected = gather_views(atlas, *cells, 16, how)
     monkeypatch.setattr("maskless.threads.thread_count", lambda: threads)
@@ -213,7 +253,7 @@ def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
 
 
 def test_a_view_does_not_depend_on_the_others():
-    images, atlas = made_atlas()
+    images, atlas = made_atlas(markers=12)
     index, centres = some_cells(images, 100)
     views = gather_views(atlas, index, centres, 16)
     np.testing.assert_array_equal(gather_views(atlas, index[7:9], centres[7:9], 16), views[7:9])

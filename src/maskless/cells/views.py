@@ -16,15 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import floor, sqrt
-from typing import TYPE_CHECKING, Any
+from math import sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
 from numpy.typing import NDArray
 
 from maskless.cells.atlas import Atlas
+from maskless.cells.views_kernel import NOISE, write_views
 from maskless.errors import InputError, SettingsError
 from maskless.threads import share_rows
 
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 
 # The encoder promises 12 to 40 pixels; shallow ones take smaller views and say so if they do not.
 SMALLEST_VIEW_PX, LARGEST_VIEW_PX = 6, 40
-_NOISE = 1 << 20
 _VIEWS_A_THREAD = 64
-_HALF_TO_SINGLE = np.float32(2.0**112)
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def draw_augmentations(
     sigma_v = start_v = None
     if settings.noise > 0:
         sigma_v = rng.uniform(0, settings.noise, n_views).astype(np.float32)
-        start_v = rng.integers(0, _NOISE, n_views)
+        start_v = rng.integers(0, NOISE, n_views)
     shift_um_vyx = None
     if settings.jitter_um > 0:
         # Even over a disc.
@@ -173,24 +170,25 @@ def gather_views(
     if how.shift_um_vyx is not None:
         position_v2 = position_v2 + how.shift_um_vyx * (step_v / atlas.pixel_um)[:, None]
     matrices_v22 = np.eye(2)[None] if how.matrices_v22 is None else how.matrices_v22
-    matrices_v22 = np.ascontiguousarray(matrices_v22 * step_v[:, None, None])
+    matrices_v22 = np.ascontiguousarray(matrices_v22 * step_v[:, None, None], np.float64)
     _check_reach(atlas, image_v, position_v2, matrices_v22, size_px)
 
     values = atlas.values
     if values.dtype == np.float16:
         values = values.view(np.uint16)
     offset_v, columns_v = atlas.offset_i[image_v], atlas.columns_i[image_v]
-    gain_vc = how.gain_vc
-    if gain_vc is None:
-        gain_vc = np.ones((n_views, n_markers), np.float32)
-    sigma_v, start_v = how.noise_sigma_v, how.noise_start_v
-    if sigma_v is None or start_v is None:
-        sigma_v, start_v = np.zeros(n_views, np.float32), np.zeros(n_views, np.int64)
-    noise = _noise_table()
+    # Compiled code takes these types and shapes for granted.
+    gain_vc = np.ones((n_views, n_markers), np.float32)
+    if how.gain_vc is not None:
+        gain_vc[:] = how.gain_vc
+    sigma_v, start_v = np.zeros(n_views, np.float32), np.zeros(n_views, np.int64)
+    if how.noise_sigma_v is not None and how.noise_start_v is not None:
+        sigma_v[:], start_v[:] = how.noise_sigma_v, how.noise_start_v
+    noise = noise_table()
     views_vcss = np.empty((n_views, n_markers, size_px, size_px), np.float32)
 
-    def gather(v: slice) -> None:
-        _gather(
+    def write(v: slice) -> None:
+        write_views(
             values,
             offset_v[v],
             columns_v[v],
@@ -200,17 +198,18 @@ def gather_views(
             sigma_v[v],
             start_v[v],
             noise,
-            views_vcss[v],
+            size_px,
+            views_vcss[v].reshape(-1),
         )
 
-    share_rows(gather, n_views, _VIEWS_A_THREAD)
+    share_rows(write, n_views, _VIEWS_A_THREAD)
     return views_vcss
 
 
 @lru_cache(maxsize=1)
-def _noise_table() -> NDArray[np.float32]:
+def noise_table() -> NDArray[np.float32]:
     """Normal numbers that all views read from random starts; the end repeats the start."""
-    table = np.random.default_rng(20240517).standard_normal(_NOISE, dtype=np.float32)
+    table = np.random.default_rng(20240517).standard_normal(NOISE, dtype=np.float32)
     return np.concatenate([table, table[:LARGEST_VIEW_PX]])
 
 
@@ -251,87 +250,3 @@ def _check_reach(
             image=atlas.image_names[image_index_v[view]],
             do="Build the atlas with a wider margin_um",
         )
-
-
-def _single(value: Any) -> Any:
-    """A stored value as float32; compiled code only."""
-    raise NotImplementedError
-
-
-@overload(_single, inline="always")
-def _single_compiled(value: Any) -> Any:
-    # Numba has no float16 on CPUs. Exponent and mantissa of a half, moved to their places in a
-    # single, are too small by 2**112: exact, denormal numbers too, and vectorised everywhere.
-    if isinstance(value, types.Integer):
-
-        def decode(value: Any) -> Any:
-            bits = np.uint32(value)
-            moved = ((bits & np.uint32(0x8000)) << np.uint32(16)) | (
-                (bits & np.uint32(0x7FFF)) << np.uint32(13)
-            )
-            return np.uint32(moved).view(np.float32) * _HALF_TO_SINGLE
-
-        return decode
-
-    def keep(value: Any) -> Any:
-        return value
-
-    return keep
-
-
-@njit(nogil=True, cache=True)
-def _gather(
-    values: NDArray[Any],
-    offset_v: NDArray[np.int64],
-    columns_v: NDArray[np.int64],
-    position_v2: NDArray[np.float64],
-    matrices_v22: NDArray[np.float64],
-    gain_vc: NDArray[np.float32],
-    sigma_v: NDArray[np.float32],
-    start_v: NDArray[np.int64],
-    noise: NDArray[np.float32],
-    views_vcss: NDArray[np.float32],
-) -> None:
-    n_views, n_markers, size, _ = views_vcss.shape
-    half = (size - 1) / 2
-    one = np.float32(1)
-    for v in range(n_views):
-        row_sc = np.empty((size, n_markers), np.float32)
-        gain_c = gain_vc[v]
-        sigma = sigma_v[v]
-        for i in range(size):
-            for j in range(size):
-                y = position_v2[v, 0] + (
-                    matrices_v22[v, 0, 0] * (i - half) + matrices_v22[v, 0, 1] * (j - half)
-                )
-                x = position_v2[v, 1] + (
-                    matrices_v22[v, 1, 0] * (i - half) + matrices_v22[v, 1, 1] * (j - half)
-                )
-                top, left = floor(y), floor(x)
-                down, right = np.float32(y - top), np.float32(x - left)
-                # Whole numbers of 64 bits: a large atlas has more values than float32 can count.
-                upper = offset_v[v] + (top * columns_v[v] + left) * n_markers
-                lower = upper + columns_v[v] * n_markers
-                row_c = row_sc[j]
-                upper_left = values[upper : upper + n_markers]
-                upper_right = values[upper + n_markers : upper + 2 * n_markers]
-                lower_left = values[lower : lower + n_markers]
-                lower_right = values[lower + n_markers : lower + 2 * n_markers]
-                weight_ul, weight_ur = (one - down) * (one - right), (one - down) * right
-                weight_ll, weight_lr = down * (one - right), down * right
-                for c in range(n_markers):
-                    row_c[c] = gain_c[c] * (
-                        _single(upper_left[c]) * weight_ul
-                        + _single(upper_right[c]) * weight_ur
-                        + _single(lower_left[c]) * weight_ll
-                        + _single(lower_right[c]) * weight_lr
-                    )
-            if sigma > 0:
-                for c in range(n_markers):
-                    first = (start_v[v] + (c * size + i) * size) & (_NOISE - 1)
-                    for j in range(size):
-                        views_vcss[v, c, i, j] = row_sc[j, c] + sigma * noise[first + j]
-            else:
-                for c in range(n_markers):
-                    for j in range(size):
-                        views_vcss[v, c, i, j] = row_sc[j, c]
