@@ -145,7 +145,7 @@ def finished(views: Tensor, cells: Cells, v: slice) -> Tensor:
         views = views * torch.from_numpy(cells.how.gain_vc[v])[..., None, None]
         if cells.how.noise_sigma_v is not None:
             sigma = torch.from_numpy(cells.how.noise_sigma_v[v])[:, None, None, None]
-            views = views + torch.randn_like(views) * sigma
+            views = views + torch.randn(views.shape) * sigma
     return views
 
 

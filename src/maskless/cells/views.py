@@ -112,7 +112,7 @@ def draw_augmentations(
     if settings.gain != (1.0, 1.0):
         columns = n_markers if settings.gain_per_marker else 1
         gain_vc = rng.uniform(*settings.gain, (n_views, columns)).astype(np.float32)
-        gain_vc = np.ascontiguousarray(np.broadcast_to(gain_vc, (n_views, n_markers)))
+        gain_vc = np.array(np.broadcast_to(gain_vc, (n_views, n_markers)))
     sigma_v = start_v = None
     if settings.noise > 0:
         sigma_v = rng.uniform(0, settings.noise, n_views).astype(np.float32)
