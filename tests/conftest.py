@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 # Compiling and busy machines are slow; tests assert no timings.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+if not torch.cuda.is_available():
+    # Kernels for GPUs run in Triton's interpreter. It must be said before they are imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

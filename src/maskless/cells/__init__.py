@@ -12,16 +12,19 @@ from maskless.cells.views import (
     view_reach_um,
     view_size_px,
 )
+from maskless.cells.views_gpu import DeviceAtlas, gather_views_on
 
 __all__ = [
     "Atlas",
     "Augmentations",
+    "DeviceAtlas",
     "detect",
     "detect_image",
     "detect_nuclei",
     "disc_means",
     "draw_augmentations",
     "gather_views",
+    "gather_views_on",
     "make_cells",
     "nuclear_plane",
     "ring_means",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,56 @@ def gather_views(
     InputError
         If a centre lies outside its image, or a view reaches beyond the margin of the atlas.
     """
+    placed = place_views(atlas, image_index_v, centres_yx, size_px, augmentations)
+    n_views, n_markers = placed.gain_vc.shape
+    values = atlas.values
+    if values.dtype == np.float16:
+        values = values.view(np.uint16)
+    offset_v, columns_v = atlas.offset_i[placed.image_v], atlas.columns_i[placed.image_v]
+    noise = noise_table()
+    views_vcss = np.empty((n_views, n_markers, size_px, size_px), np.float32)
+
+    def write(v: slice) -> None:
+        write_views(
+            values,
+            offset_v[v],
+            columns_v[v],
+            placed.position_v2[v],
+            placed.matrices_v22[v],
+            placed.gain_vc[v],
+            placed.sigma_v[v],
+            placed.start_v[v],
+            noise,
+            size_px,
+            views_vcss[v].reshape(-1),
+        )
+
+    share_rows(write, n_views, _VIEWS_A_THREAD)
+    return views_vcss
+
+
+class Placed(NamedTuple):
+    """Views, checked and in pixels of the atlas, with what is done to each.
+
+    The types and shapes are those that compiled code takes for granted.
+    """
+
+    image_v: NDArray[np.int64]
+    position_v2: NDArray[np.float64]
+    matrices_v22: NDArray[np.float64]
+    gain_vc: NDArray[np.float32]
+    sigma_v: NDArray[np.float32]
+    start_v: NDArray[np.int64]
+
+
+def place_views(
+    atlas: Atlas,
+    image_index_v: NDArray[np.integer],
+    centres_yx: NDArray[np.floating],
+    size_px: int,
+    augmentations: Augmentations | None,
+) -> Placed:
+    """Find out what a gather reads; see :func:`gather_views`."""
     how = augmentations or Augmentations()
     image_v = np.asarray(image_index_v, np.int64)
     n_views, n_markers = len(image_v), len(atlas.markers)
@@ -172,11 +222,6 @@ def gather_views(
     matrices_v22 = np.eye(2)[None] if how.matrices_v22 is None else how.matrices_v22
     matrices_v22 = np.ascontiguousarray(matrices_v22 * step_v[:, None, None], np.float64)
     _check_reach(atlas, image_v, position_v2, matrices_v22, size_px)
-
-    values = atlas.values
-    if values.dtype == np.float16:
-        values = values.view(np.uint16)
-    offset_v, columns_v = atlas.offset_i[image_v], atlas.columns_i[image_v]
     # Compiled code takes these types and shapes for granted.
     gain_vc = np.ones((n_views, n_markers), np.float32)
     if how.gain_vc is not None:
@@ -184,26 +229,7 @@ def gather_views(
     sigma_v, start_v = np.zeros(n_views, np.float32), np.zeros(n_views, np.int64)
     if how.noise_sigma_v is not None and how.noise_start_v is not None:
         sigma_v[:], start_v[:] = how.noise_sigma_v, how.noise_start_v
-    noise = noise_table()
-    views_vcss = np.empty((n_views, n_markers, size_px, size_px), np.float32)
-
-    def write(v: slice) -> None:
-        write_views(
-            values,
-            offset_v[v],
-            columns_v[v],
-            position_v2[v],
-            matrices_v22[v],
-            gain_vc[v],
-            sigma_v[v],
-            start_v[v],
-            noise,
-            size_px,
-            views_vcss[v].reshape(-1),
-        )
-
-    share_rows(write, n_views, _VIEWS_A_THREAD)
-    return views_vcss
+    return Placed(image_v, position_v2, matrices_v22, gain_vc, sigma_v, start_v)
 
 
 @lru_cache(maxsize=1)

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from maskless.encoder import paths
 from maskless.encoder.activation import Activation, as_tensor
-from maskless.encoder.fused import fused_features
 from maskless.encoder.pooling import edge_weights
 from maskless.errors import InputError, SettingsError
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 Views = Tensor | NDArray[Any]
 Pool = Callable[[Tensor], Tensor]
 
-PATH_VARIABLE = "MASKLESS_ENCODER"
 _EPSILON = 1e-5
 _SMALLEST_PROMISED = 12
 _MOST_BLOCKS = 64
@@ -170,23 +169,20 @@ class Encoder(nn.Module):
         self.fusion_bias = _uniform((settings.embedding,), count * width, generator)
         self.activation = Activation(count, width)
         self.extra: dict[str, Any] = {}
-        self.path = os.environ.get(PATH_VARIABLE, "fused")
+        self.path = os.environ.get(paths.VARIABLE, "auto")
 
     @property
-    def path(self) -> str:
-        """What computes the features: "fused" (float32 on a CPU) or "reference" (all else).
+    def path(self) -> paths.Path:
+        """What computes the features, "fused", "triton" or "reference": see :mod:`.paths`.
 
-        Set it, or the environment variable ``MASKLESS_ENCODER``, to "reference" to force that.
-        Views that want a gradient themselves always take the reference.
+        Set it, or the environment variable ``MASKLESS_ENCODER``, to ask for one; "auto" is the
+        fastest. Views that want a gradient themselves always take the reference.
         """
-        w = self.stem_weight
-        return self._path if w.device.type == "cpu" and w.dtype == torch.float32 else "reference"
+        return paths.path_of(self, self._asked)
 
     @path.setter
     def path(self, path: str) -> None:
-        if path not in ("fused", "reference"):
-            raise SettingsError(f'the encoder\'s path is "fused" or "reference", not "{path}"')
-        self._path = path
+        self._asked = paths.checked_path(path)
 
     @property
     def bias(self) -> Tensor:
@@ -273,8 +269,9 @@ class Encoder(nn.Module):
     def _features(self, views: Tensor) -> Tensor:
         if not len(views):
             return views.new_zeros(0, *self.feature_bias.shape)
-        if self.path == "fused" and not (views.requires_grad and torch.is_grad_enabled()):
-            return fused_features(self, views, self._pool_weights(*views.shape[2:]))
+        path = paths.path_for(self, self._asked, views)
+        if path != "reference":
+            return paths.fast_features(self, path, views)
         if views.device.type != "cpu":
             return self._features_of_some(views)
         # Feature maps that stay in the caches and in reused memory halve the time on a CPU.

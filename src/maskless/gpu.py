@@ -1,0 +1,57 @@
+"""Whether Triton's kernels can run, and where."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+
+from maskless.progress import log
+
+_OLDEST = (8, 0)  # Ampere: the first with matrix units for bfloat16
+
+
+@lru_cache
+def why_no_kernels(device: torch.device) -> str:
+    """Give the reason why Triton's kernels do not run on a device and what to do, "" if they do.
+
+    Parameters
+    ----------
+    device
+        A GPU; or a CPU, where they run in Triton's interpreter only (for tests).
+    """
+    if find_spec("triton") is None:
+        return "Triton is not installed (pip install triton, or a CUDA build of torch for Linux)"
+    if device.type == "cpu":
+        return "" if interpreting() else "kernels for GPUs do not run on a CPU"
+    if device.type != "cuda" or torch.version.hip is not None:
+        return "the GPU is not NVIDIA's"
+    if torch.cuda.get_device_capability(device) < _OLDEST:
+        return "the GPU is older than NVIDIA's Ampere"
+    return ""
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter, slowly and without a GPU.
+
+    The environment variable TRITON_INTERPRET=1 asks for it. It must be set before the kernels are
+    imported.
+    """
+    if find_spec("triton") is None:
+        return False
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one: kernels start there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@lru_cache
+def tell_once(message: str) -> None:
+    """Write a line the first time that it is to be said."""
+    log(message)
