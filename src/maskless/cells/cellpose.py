@@ -22,14 +22,16 @@ import hashlib
 import importlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskless.cells.given import centres_of_labels
-from maskless.config import DetectSettings
 from maskless.errors import InputError, MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    from maskless.config import DetectSettings
 
 NUCLEI_WIDTH = 2.8
 """Diameter told to Cellpose over `nuclear_radius_um`, which is the radius of a nucleus's bright

@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskless.cells.difference_of_gaussians import BRIGHT_PERCENTILE, detect_nuclei
+from maskless.cells.difference_of_gaussians import (
+    BRIGHT_PERCENTILE,
+    default_settings,
+    detect_nuclei,
+)
 from maskless.cells.given import centres_from_mask, centres_from_table, find_given
-from maskless.config import DetectSettings
 from maskless.errors import InputError, SettingsError
 from maskless.images.image import Image, ImageSet, Panel
 from maskless.progress import log, track
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from maskless.config import DetectSettings
 
 
 def nuclear_plane(image: Image, panel: Panel) -> NDArray[np.float32]:
@@ -100,7 +105,7 @@ def detect_image(
     MissingExtraError
         If Cellpose is asked for and not installed.
     """
-    chosen = DetectSettings() if settings is None else settings
+    chosen = settings or default_settings()
     if chosen.method == "dog":
         return detect_nuclei(nuclear_plane(image, panel), image.um_per_pixel, chosen)
     if chosen.method == "cellpose":
@@ -144,7 +149,7 @@ def detect(
     """
     from maskless.cells.table import make_cells
 
-    chosen = DetectSettings() if settings is None else settings
+    chosen = settings or default_settings()
     if chosen.method in ("dog", "cellpose"):
         _require_nuclear(images.panel)
     centres_by_image = {}

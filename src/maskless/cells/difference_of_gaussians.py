@@ -5,16 +5,18 @@ Axes: Y = rows, X = columns; N = nuclei. NumPy and SciPy only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from maskless.config import DetectSettings
 from maskless.errors import InputError, SettingsError
 from maskless.images.hot_pixels import neighbour_maximum
+
+if TYPE_CHECKING:
+    from maskless.config import DetectSettings
 
 WIDER = 1.6
 """Sigma of the second Gaussian over the first: the ratio that is closest to a Laplacian
@@ -23,6 +25,14 @@ WIDER = 1.6
 DARK_PERCENTILE, BRIGHT_PERCENTILE = 1.0, 99.8
 _HIGHEST = 1.5  # times bright: what is brighter still is cut off
 _NARROWEST_SIGMA_PX = 0.6  # below this a sampled Gaussian is no Gaussian
+
+
+def default_settings() -> DetectSettings:
+    """Settings of a detection that names none."""
+    # Settings are checked by a package that arrays do without.
+    from maskless.config import DetectSettings
+
+    return DetectSettings()
 
 
 def detect_nuclei(
@@ -59,7 +69,7 @@ def detect_nuclei(
     SettingsError
         If `um_per_pixel` is not a number above 0.
     """
-    chosen = DetectSettings() if settings is None else settings
+    chosen = settings or default_settings()
     if not (np.isfinite(um_per_pixel) and um_per_pixel > 0):
         raise SettingsError(f"um_per_pixel must be a number above 0, not {um_per_pixel}")
     signal_yx = _stretched(plane_yx)
