@@ -12,12 +12,15 @@ Steps 1 to 4 are :func:`maskless.images.counts.counts_of`; scaling is fitted to 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from maskless.config import CleanSettings
 from maskless.errors import InputError
 from maskless.images.counts import counts_of
 from maskless.images.image import Image, ImageSet
 from maskless.images.scale import Scaling, fit_scaling
+
+if TYPE_CHECKING:
+    from maskless.config import CleanSettings
 
 
 def clean_image(image: Image, settings: CleanSettings, scaling: Scaling) -> Image:
@@ -77,6 +80,9 @@ def clean(images: ImageSet, settings: CleanSettings | None = None, seed: int = 0
     InputError
         See :func:`fit_scaling`; :func:`clean_image` when an image is loaded.
     """
+    # Settings are checked by a package that arrays do without.
+    from maskless.config import CleanSettings
+
     chosen = CleanSettings() if settings is None else settings
     scaling = fit_scaling(images, chosen, seed)
     return images.map(lambda image: clean_image(image, chosen, scaling))

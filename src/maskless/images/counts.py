@@ -5,13 +5,17 @@ Axes: C = channels, Y = rows, X = columns.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from maskless.config import CleanSettings
 from maskless.errors import InputError
 from maskless.images.hot_pixels import remove_hot_pixels
 from maskless.images.image import Image
+
+if TYPE_CHECKING:
+    from maskless.config import CleanSettings
 
 _MANY_HOT_PIXELS = 0.01
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskless.config import CleanSettings
 from maskless.errors import InputError
 from maskless.images.counts import counts_of
 from maskless.images.image import ImageSet
 from maskless.progress import track
+
+if TYPE_CHECKING:
+    from maskless.config import CleanSettings
 
 METHODS = ("arcsinh", "percentile", "none")
 
