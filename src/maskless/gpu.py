@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,7 +11,8 @@ import torch
 
 from maskless.progress import log
 
-_OLDEST = (8, 0)  # Ampere: the first with matrix units for bfloat16
+_OLDEST_GPU = (8, 0)  # Ampere: the first with matrix units for bfloat16
+_OLDEST_TRITON = (3, 6)  # that the kernels were compiled with
 
 
 @lru_cache
@@ -24,11 +26,15 @@ def why_no_kernels(device: torch.device) -> str:
     """
     if find_spec("triton") is None:
         return "Triton is not installed (pip install triton, or a CUDA build of torch for Linux)"
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < _OLDEST_TRITON:
+        return f"Triton {triton.__version__} is older than 3.6; a newer torch brings a newer one"
     if device.type == "cpu":
         return "" if interpreting() else "kernels for GPUs do not run on a CPU"
     if device.type != "cuda" or torch.version.hip is not None:
         return "the GPU is not NVIDIA's"
-    if torch.cuda.get_device_capability(device) < _OLDEST:
+    if torch.cuda.get_device_capability(device) < _OLDEST_GPU:
         return "the GPU is older than NVIDIA's Ampere"
     return ""
 
@@ -39,11 +45,7 @@ def interpreting() -> bool:
     The environment variable TRITON_INTERPRET=1 asks for it. It must be set before the kernels are
     imported.
     """
-    if find_spec("triton") is None:
-        return False
-    from triton import knobs
-
-    return bool(knobs.runtime.interpret)
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
