@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from maskless.analysis import Neighbours, check_recall, nearest_among, nearest_neighbours, products
+from maskless.analysis import Neighbours, check_recall, nearest_among, nearest_neighbours
 from maskless.errors import InputError
 
 
@@ -98,14 +98,13 @@ def test_lists_of_equal_points() -> None:
     assert (found.distances_nk[10:] == 0).all()
 
 
-def test_result_does_not_depend_on_threads_or_on_the_product(
+def test_result_does_not_depend_on_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     points = blobs(4000, 30)
     results = []
-    for threads, int8 in (("1", True), ("2", False)):
+    for threads in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        monkeypatch.setattr(products, "int8_is_quick", lambda int8=int8: int8)
         results.append(nearest_neighbours(points, 10, exact=False, seed=3))
     first, second = results
     np.testing.assert_array_equal(first.indices_nk, second.indices_nk)
@@ -121,6 +120,13 @@ def test_neighbours_among_others(exact: bool) -> None:
     assert share == 1 if exact else share > 0.98
     own = nearest_among(points, points[:50], 1, exact=exact)
     assert (own.indices_nk[:, 0] == np.arange(50)).all()
+
+
+def test_more_queries_than_points() -> None:
+    points, queries = blobs(100, 5), blobs(900, 5, seed=1)
+    found = nearest_among(points, queries, 4)
+    true = np.sort(cdist(queries, points), axis=1)[:, :4]
+    np.testing.assert_allclose(found.distances_nk, true, rtol=1e-4)
 
 
 def test_order_is_a_permutation() -> None:

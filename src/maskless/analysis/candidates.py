@@ -1,10 +1,16 @@
 """Compiled kernels that keep, for each query, the nearest candidates seen so far.
 
-A pool is a row of `pool_distance_qp` and `pool_index_qp`: the p nearest candidates in rising
-order, -1 where there is none yet. "Distance" here is half the squared one less a constant of the
-query, |x|**2 / 2 - q.x, which needs one subtraction after the product.
+A pool is a row of int64 keys in rising order, EMPTY where there is no candidate yet. The upper
+half of a key is the candidate's distance, the lower half its number: one comparison of integers
+ranks by distance, then number, so it does not matter in which order candidates are offered.
 
-All loops are written for 32-bit arithmetic: numba widens to 64 bits unless told otherwise.
+"Distance" is here what ranks the candidates of one query: the squared distance less a constant for
+codes (int32), half the squared distance for points (the bits of a float32 that is not negative,
+which rise with it).
+
+Loops are written for 32-bit arithmetic: numba widens to 64 bits unless told otherwise.
+
+Letters of axes: n points, m queries, d dimensions, p candidates in a pool, l candidates offered.
 """
 
 from __future__ import annotations
@@ -15,113 +21,239 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FAR = np.float32(3.0e38)
+from maskless.analysis.integer_vectors import (
+    LANES,
+    add_products,
+    keep_below,
+    load_pairs,
+    lowest_bit,
+    splat_pair,
+    zeros,
+)
+
+EMPTY = np.int64(2**63 - 1)
+_FARTHEST = 2**31 - 1  # the distance in EMPTY, and that of the places that fill up a block
 
 
-def empty_pools(queries: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def empty_pools(queries: int, size: int) -> NDArray[np.int64]:
     """Make pools without candidates."""
-    return (
-        np.full((queries, size), FAR, np.float32),
-        np.full((queries, size), -1, np.int32),
-    )
+    return np.full((queries, size), EMPTY, np.int64)
+
+
+def numbers_of(pools_mp: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Numbers of the candidates in pools, -1 where there is none."""
+    return (pools_mp & 0xFFFFFFFF).astype(np.int32)
+
+
+@njit(nogil=True, cache=True)
+def insert(pool_p: NDArray[np.int64], key: Any) -> None:
+    """Put a key that is below the last one in its place; the last one goes."""
+    place = pool_p.shape[0] - 1
+    while place > 0 and pool_p[place - 1] > key:
+        pool_p[place] = pool_p[place - 1]
+        place -= 1
+    pool_p[place] = key
+
+
+@njit(nogil=True, cache=True)
+def squared_norms(codes_nd: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Sum the squares of each code."""
+    n, dimensions = codes_nd.shape
+    norms = np.empty(n, np.int32)
+    for i in range(n):
+        total = np.int32(0)
+        for d in range(dimensions):
+            total = np.int32(total + np.int32(np.int32(codes_nd[i, d]) * np.int32(codes_nd[i, d])))
+        norms[i] = total
+    return norms
+
+
+@njit(nogil=True, cache=True)
+def pack(
+    codes_nd: NDArray[np.int8], starts_c: NDArray[np.int64], blocks_c: NDArray[np.int64]
+) -> Any:
+    """Lay out lists of codes for :func:`offer_codes`: 16 codes side by side, two axes at a time.
+
+    List c is codes ``starts_c[c]`` to ``starts_c[c + 1]``; it fills blocks ``blocks_c[c]`` to
+    ``blocks_c[c + 1]`` of 16, the last one with codes that are farther than any.
+
+    Returns
+    -------
+    packed : NDArray
+        int8, flat: axes 2 s and 2 s + 1 of code `lane` of block b are numbers
+        ``16 d b + 32 s + 2 lane`` and the next.
+    norms : NDArray
+        int32, flat: squared norms.
+    """
+    dimensions = codes_nd.shape[1]
+    blocks = blocks_c[-1]
+    packed = np.zeros(blocks * LANES * dimensions, np.int8)
+    norms = np.full(blocks * LANES, _FARTHEST, np.int32)
+    for c in range(starts_c.shape[0] - 1):
+        for i in range(starts_c[c], starts_c[c + 1]):
+            slot = blocks_c[c] * LANES + i - starts_c[c]
+            place = slot // LANES * LANES * dimensions + 2 * (slot % LANES)
+            total = np.int32(0)
+            for d in range(0, dimensions, 2):
+                first, second = np.int32(codes_nd[i, d]), np.int32(codes_nd[i, d + 1])
+                packed[place + LANES * d] = first
+                packed[place + LANES * d + 1] = second
+                total = np.int32(total + np.int32(first * first) + np.int32(second * second))
+            norms[slot] = total
+    return packed, norms
+
+
+@njit(nogil=True, cache=True)
+def offer_codes(  # type: ignore[no-untyped-def]
+    codes_md: NDArray[np.int8],
+    query_q: NDArray[np.int32],
+    packed: NDArray[np.int8],
+    norms: NDArray[np.int32],
+    first_block: int,
+    stop_block: int,
+    first: int,
+    pools_mp: NDArray[np.int64],
+    skip_self: bool,
+):
+    """Offer a packed list, whose candidates are numbered from `first`, to the queries `query_q`.
+
+    Four queries at a time are compared with 16 candidates at a time. With `skip_self` a query and
+    a candidate of the same number are the same point.
+    """
+    dimensions = codes_md.shape[1]
+    size = pools_mp.shape[1]
+    number = query_q.shape[0]
+    four = np.zeros(4 * dimensions, np.int16)
+    farthest = np.empty(4, np.int32)
+    distances = np.empty(4 * LANES, np.int32)
+    for start in range(0, number, 4):
+        for row in range(4):
+            farthest[row] = -_FARTHEST
+            if start + row < number:
+                query = query_q[start + row]
+                for d in range(dimensions):
+                    four[row * dimensions + d] = codes_md[query, d]
+                farthest[row] = _bound(pools_mp[query, size - 1])
+        for block in range(first_block, stop_block):
+            sums_0, sums_1, sums_2, sums_3 = zeros(), zeros(), zeros(), zeros()
+            for d in range(0, dimensions, 2):
+                pairs = load_pairs(packed, (block * dimensions + d) * LANES)
+                sums_0 = add_products(sums_0, splat_pair(four, d), pairs)
+                sums_1 = add_products(sums_1, splat_pair(four, d + dimensions), pairs)
+                sums_2 = add_products(sums_2, splat_pair(four, d + 2 * dimensions), pairs)
+                sums_3 = add_products(sums_3, splat_pair(four, d + 3 * dimensions), pairs)
+            slot = block * LANES
+            near_0 = keep_below(sums_0, norms, slot, farthest[0], distances, 0)
+            near_1 = keep_below(sums_1, norms, slot, farthest[1], distances, 16)
+            near_2 = keep_below(sums_2, norms, slot, farthest[2], distances, 32)
+            near_3 = keep_below(sums_3, norms, slot, farthest[3], distances, 48)
+            near = near_0 | near_1 << np.uint64(16) | near_2 << np.uint64(32)
+            near |= near_3 << np.uint64(48)
+            while near != 0:
+                bit = lowest_bit(near)
+                near &= near - np.uint64(1)
+                query = query_q[start + bit // LANES]
+                candidate = first + (block - first_block) * LANES + bit % LANES
+                key = (np.int64(distances[bit]) << 32) | candidate
+                pool = pools_mp[query]
+                if key < pool[size - 1] and not (skip_self and candidate == query):
+                    insert(pool, key)
+                    farthest[bit // LANES] = _bound(pool[size - 1])
+
+
+@njit(nogil=True, cache=True)
+def _bound(key: int) -> Any:
+    """Distances below this may get in before `key`; that of the places that fill up never does."""
+    return np.int32(min(key >> 32, _FARTHEST - 1) + 1)
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def offer(  # type: ignore[no-untyped-def]
-    products_ml: Any,
+def offer_products(  # type: ignore[no-untyped-def]
+    products_ml: NDArray[np.float32],
     half_norm_l: NDArray[np.float32],
-    length: int,
+    half_norm_m: NDArray[np.float32],
     first: int,
     query_m: NDArray[np.int32],
-    pool_distance_qp: NDArray[np.float32],
-    pool_index_qp: NDArray[np.int32],
+    pools_mp: NDArray[np.int64],
     skip_self: bool,
 ):
-    """Offer candidates ``first .. first + length - 1`` to the pools of the queries `query_m`.
-
-    `products_ml` and `half_norm_l` are readable up to the next multiple of 32 columns. With
-    `skip_self` a query and a candidate of the same number are the same point.
-    """
-    size = pool_distance_qp.shape[1]
-    for row in range(query_m.shape[0]):
-        query = query_m[row]
-        distance = pool_distance_qp[query]
-        index = pool_index_qp[query]
+    """Offer points ``first ..`` by their products with the queries, whose numbers are `query_m`."""
+    size = pools_mp.shape[1]
+    length = half_norm_l.shape[0]
+    for row in range(products_ml.shape[0]):
+        pool = pools_mp[row]
         product = products_ml[row]
-        worst = distance[size - 1]
-        own = query - first if skip_self else -1
-        for block in range((length + 31) // 32):
-            start = block * 32
-            least = FAR
-            for t in range(32):
-                value = half_norm_l[start + t] - np.float32(product[start + t])
+        own = np.float32(half_norm_m[row])
+        itself = query_m[row] - first if skip_self else -1
+        worst = _distance_of(pool[size - 1])
+        for start in range(0, length, 32):
+            stop = min(start + 32, length)
+            least = np.float32(3.0e38)
+            for j in range(start, stop):
+                value = own + (half_norm_l[j] - product[j])
                 least = value if value < least else least
-            if least < worst:
-                for j in range(start, min(start + 32, length)):
-                    value = half_norm_l[j] - np.float32(product[j])
-                    if value < worst and j != own:
-                        place = size - 1
-                        while place > 0 and distance[place - 1] > value:
-                            distance[place] = distance[place - 1]
-                            index[place] = index[place - 1]
-                            place -= 1
-                        distance[place] = value
-                        index[place] = first + j
-                        worst = distance[size - 1]
+            if least <= worst:
+                for j in range(start, stop):
+                    value = max(own + (half_norm_l[j] - product[j]), np.float32(0))
+                    if value <= worst and j != itself:
+                        key = (np.int64(np.float32(value).view(np.int32)) << 32) | (first + j)
+                        if key < pool[size - 1]:
+                            insert(pool, key)
+                            worst = _distance_of(pool[size - 1])
+
+
+@njit(nogil=True, cache=True)
+def _distance_of(key: int) -> Any:
+    """Float32 in the upper half of a key; infinity for EMPTY."""
+    if key == EMPTY:
+        return np.float32(np.inf)
+    return np.int32(key >> 32).view(np.float32)
 
 
 @njit(nogil=True, cache=True)
 def offer_neighbours_of_neighbours(  # type: ignore[no-untyped-def]
     codes_nd: NDArray[np.int8],
-    half_norm_n: NDArray[np.float32],
-    before_np: NDArray[np.int32],
-    pool_distance_np: NDArray[np.float32],
-    pool_index_np: NDArray[np.int32],
+    norm_n: NDArray[np.int32],
+    before_nb: NDArray[np.int32],
+    pools_np: NDArray[np.int64],
     start: int,
     stop: int,
-    breadth: int,
 ):
-    """Offer the first `breadth` neighbours of each of the first `breadth` neighbours.
+    """Offer the first b neighbours of each of the first b neighbours.
 
-    `before_np` is a copy of the pools' indices from before the round, so that results do not
+    `before_nb` are the nearest from before the round, -1 behind the last, so that results do not
     depend on which rows are done first.
     """
-    n, size = pool_distance_np.shape
+    n, size = pools_np.shape
+    breadth = before_nb.shape[1]
     dimensions = codes_nd.shape[1]
-    seen = np.full(n, -1, np.int32)
+    seen_by = np.full(n, -1, np.int32)
+    fresh = np.empty(breadth * breadth + 1, np.int32)
     for query in range(start, stop):
-        distance = pool_distance_np[query]
-        index = pool_index_np[query]
-        worst = distance[size - 1]
-        seen[query] = query
-        for a in range(size):
-            if index[a] >= 0:
-                seen[index[a]] = query
-        for a in range(breadth):
-            middle = before_np[query, a]
+        pool = pools_np[query]
+        seen_by[query] = query
+        for key in pool:
+            if key != EMPTY:
+                seen_by[key & 0xFFFFFFFF] = query
+        count = 0
+        for middle in before_nb[query]:
             if middle < 0:
-                continue
-            for b in range(breadth):
-                candidate = before_np[middle, b]
-                if candidate < 0 or seen[candidate] == query:
-                    continue
-                seen[candidate] = query
-                total = np.int32(0)
-                for d in range(dimensions):
-                    total = np.int32(
-                        total
-                        + np.int32(np.int32(codes_nd[query, d]) * np.int32(codes_nd[candidate, d]))
-                    )
-                value = half_norm_n[candidate] - np.float32(total)
-                if value < worst:
-                    place = size - 1
-                    while place > 0 and distance[place - 1] > value:
-                        distance[place] = distance[place - 1]
-                        index[place] = index[place - 1]
-                        place -= 1
-                    distance[place] = value
-                    index[place] = candidate
-                    worst = distance[size - 1]
+                break
+            for candidate in before_nb[middle]:
+                if candidate < 0:
+                    break
+                fresh[count] = candidate
+                count += seen_by[candidate] != query
+                seen_by[candidate] = query
+        code = codes_nd[query]
+        for candidate in fresh[:count]:
+            other = codes_nd[candidate]
+            total = np.int32(0)
+            for d in range(dimensions):
+                total = np.int32(total + np.int32(np.int32(code[d]) * np.int32(other[d])))
+            key = (np.int64(norm_n[candidate] - 2 * total) << 32) | np.int64(candidate)
+            if key < pool[size - 1]:
+                insert(pool, key)
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
@@ -130,7 +262,7 @@ def rank_exactly(  # type: ignore[no-untyped-def]
     order_n: NDArray[np.int32],
     queries_md: NDArray[np.float32],
     query_order_m: NDArray[np.int32],
-    pool_index_mp: NDArray[np.int32],
+    pools_mp: NDArray[np.int64],
     start: int,
     stop: int,
     indices_mk: NDArray[np.int32],
@@ -142,7 +274,6 @@ def rank_exactly(  # type: ignore[no-untyped-def]
     Candidate number c is the point ``order_n[c]``; query number q is ``query_order_m[q]``.
     Distances are squared ones unless `rooted`.
     """
-    size = pool_index_mp.shape[1]
     k = indices_mk.shape[1]
     dimensions = points_nd.shape[1]
     for query in range(start, stop):
@@ -150,10 +281,10 @@ def rank_exactly(  # type: ignore[no-untyped-def]
         index = indices_mk[row]
         distance = distances_mk[row]
         filled = 0
-        for a in range(size):
-            if pool_index_mp[query, a] < 0:
+        for key in pools_mp[query]:
+            if key == EMPTY:
                 break
-            candidate = order_n[pool_index_mp[query, a]]
+            candidate = order_n[key & 0xFFFFFFFF]
             total = np.float32(0)
             for d in range(dimensions):
                 difference = queries_md[row, d] - points_nd[candidate, d]

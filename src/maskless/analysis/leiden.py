@@ -29,6 +29,8 @@ from maskless.analysis.leiden_kernels import (
 )
 from maskless.errors import InputError
 
+_LEAST_RUNS = 64
+
 
 def leiden(
     graph: csr_matrix,
@@ -113,11 +115,12 @@ def find_communities(
     iterations: int | None,
     refine: bool = True,
     initial: NDArray[Any] | None = None,
-    shuffle: bool = True,
+    run: int = 1,
 ) -> tuple[NDArray[np.int32], float]:
     """Leiden without checks: labels and their modularity.
 
-    With `shuffle` off, nodes are first visited in the order of the rows.
+    Nodes are visited in random order, but in runs of `run` rows that follow one another: where
+    near nodes stand together, this finds more in the processor's cache.
     """
     starts, columns, weights = graph.indptr, graph.indices, graph.data
     strengths = strengths_of(starts, weights)
@@ -128,8 +131,8 @@ def find_communities(
     quality = float(partition_modularity(starts, columns, weights, labels, resolution))
     done = 0
     while iterations is None or done < iterations:
-        rng = np.random.default_rng([seed, done]) if shuffle else None
-        found = _iterate(graph, strengths, labels, resolution / total, refine, rng)
+        rng = np.random.default_rng([seed, done])
+        found = _iterate(graph, strengths, labels, resolution / total, refine, rng, run)
         reached = float(partition_modularity(starts, columns, weights, found, resolution))
         done += 1
         # The first iteration always counts: it may part communities that hold together by nothing.
@@ -145,7 +148,8 @@ def _iterate(
     initial: NDArray[np.int32],
     factor: float,
     refine: bool,
-    rng: np.random.Generator | None,
+    rng: np.random.Generator,
+    run: int,
 ) -> NDArray[np.int32]:
     """One iteration through all levels, from the partition `initial`; factor = resolution / 2m."""
     starts, columns, weights = graph.indptr, graph.indices, graph.data
@@ -153,13 +157,14 @@ def _iterate(
     labels, _ = renumber(initial)
     while True:
         n = len(strengths)
-        move_nodes(starts, columns, weights, strengths, labels, factor, _visiting_order(n, rng))
+        order = _visiting_order(n, rng, run)
+        move_nodes(starts, columns, weights, strengths, labels, factor, order)
         labels, count = renumber(labels)
         if count == n:
             return np.asarray(labels[node_of])
         parts = labels
         if refine:
-            order = _visiting_order(n, rng)
+            order = _visiting_order(n, rng, run)
             parts, count = renumber(
                 refined_parts(starts, columns, weights, strengths, labels, factor, order)
             )
@@ -175,11 +180,12 @@ def _iterate(
         node_of = parts[node_of]
 
 
-def _visiting_order(n: int, rng: np.random.Generator | None) -> NDArray[np.int32]:
-    order = np.arange(n, dtype=np.int32)
-    if rng is not None:
-        rng.shuffle(order)
-    return order
+def _visiting_order(n: int, rng: np.random.Generator, run: int) -> NDArray[np.int32]:
+    """Random order of runs of rows; a graph of few nodes has shorter runs."""
+    run = max(1, min(run, n // _LEAST_RUNS))
+    first = rng.permutation(-(-n // run)) * run
+    order = (first[:, None] + np.arange(run)).ravel()
+    return order[order < n].astype(np.int32)
 
 
 def _check_graph(graph: csr_matrix) -> csr_matrix:
