@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numba import njit
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from maskless.analysis import (
+    Neighbours,
     nearest_neighbours,
     place_among,
     principal_map,
     umap,
     umap_layout,
 )
-from maskless.analysis.umap import curve_of
-from maskless.analysis.umap_kernels import fuzzy_union, neighbour_weights
+from maskless.analysis.umap import _force_tables, curve_of
+from maskless.analysis.umap_kernels import (
+    BLOCK,
+    PUSHES,
+    _pushes,
+    fuzzy_union,
+    neighbour_weights,
+)
 from maskless.config import UmapSettings
 from maskless.errors import InputError
 
@@ -55,6 +65,47 @@ def test_same_seed_same_map_with_any_number_of_threads(monkeypatch: pytest.Monke
     np.testing.assert_array_equal(*maps)
     other = umap_layout(neighbours, principal_map(points), epochs=20, seed=5)
     assert (other != maps[0]).any()
+
+
+def test_same_map_with_any_number_of_threads_where_each_has_several_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n, rng = 10 * BLOCK + 77, np.random.default_rng(0)
+    strangers = rng.integers(0, n, (n, 4)).astype(np.int32)
+    neighbours = Neighbours(strangers, np.sort(rng.random((n, 4), np.float32), axis=1))
+    maps = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        monkeypatch.setattr("maskless.threads.config.NUMBA_NUM_THREADS", int(threads))
+        maps.append(umap_layout(neighbours, epochs=3))
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_a_given_order_of_the_cells_does_not_mix_them_up() -> None:
+    points, truth = planted()
+    found = nearest_neighbours(points, 15)
+    order = np.random.default_rng(0).permutation(600).astype(np.int32)
+    ordered = Neighbours(found.indices_nk, found.distances_nk, order)
+    mapped = umap_layout(ordered, principal_map(points), epochs=60)
+    assert kept(mapped, points) > kept(principal_map(points), points) + 0.05
+    assert KNeighborsClassifier(10).fit(mapped, truth).score(mapped, truth) > 0.98
+
+
+def test_pushes_are_those_of_the_table() -> None:
+    rng = np.random.default_rng(0)
+    pool = rng.normal(size=(2, 30)).astype(np.float32)
+    x, y = np.float32(0.3), np.float32(-0.2)
+    _, repulsion = _force_tables(0.1)
+    dx, dy = x - pool[0, 5 : 5 + PUSHES], y - pool[1, 5 : 5 + PUSHES]
+    force = repulsion[(dx * dx + dy * dy).view(np.uint32) >> 16]
+    expected = [np.clip(force * along, -4, 4).sum() for along in (dx, dy)]
+
+    @njit
+    def pushes(x: Any, y: Any, repulsion: Any, pool_x: Any, pool_y: Any) -> Any:
+        return _pushes(pool_x, pool_y, np.uint64(5), x, y, repulsion)
+
+    np.testing.assert_allclose(pushes(x, y, repulsion, pool[0], pool[1]), expected, rtol=1e-5)
 
 
 def test_cells_beyond_the_limit_are_placed_among_the_others() -> None:
