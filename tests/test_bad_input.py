@@ -15,8 +15,8 @@ import tifffile
 
 from maskless.cells_file import read_cells
 from maskless.errors import InputError
+from maskless.running import run_study
 from maskless.simulate import simulate
-from maskless.stages import run_study
 from studies import make_study
 
 

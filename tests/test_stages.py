@@ -23,8 +23,9 @@ from maskless.difference import explain_clusters
 from maskless.errors import InputError, StudyError
 from maskless.freshness import is_fresh
 from maskless.info import describe
+from maskless.running import run_one_stage, run_study
 from maskless.simulate import simulate
-from maskless.stages import run_one_stage, run_study, study_images
+from maskless.stages import study_images
 from maskless.study import STAGES, Study
 from studies import make_study
 

@@ -129,7 +129,7 @@ def run(
 
     Example: maskless run spleen --until cluster
     """
-    from maskless.stages import run_study
+    from maskless.running import run_study
 
     for stage in (first, last):
         if stage is not None and stage not in STAGES:
@@ -145,7 +145,7 @@ def _add_stage_command(stage: str, what: str) -> None:
         strict: Strict = False,
         quiet: Quiet = False,
     ) -> None:
-        from maskless.stages import run_one_stage
+        from maskless.running import run_one_stage
 
         with _shown(quiet):
             print(run_one_stage(study, stage, keep_going=keep_going, strict=strict))

@@ -163,6 +163,7 @@ class Config(Settings):
 
     preset: Preset = Field("default", description="where values left out come from")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="fixes every random choice")
+    device: str = Field("auto", description='where to train and embed: "auto", "cpu" or "cuda"')
     images: ImageSettings = ImageSettings()
     clean: CleanSettings = CleanSettings()
     detect: DetectSettings = DetectSettings()

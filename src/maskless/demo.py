@@ -7,7 +7,7 @@ from pathlib import Path
 from maskless.config import resolve
 from maskless.errors import StudyError
 from maskless.progress import log
-from maskless.stages import run_study
+from maskless.running import run_study
 from maskless.study import Study
 
 

@@ -1,4 +1,4 @@
-"""Whether Triton's kernels can run, and where."""
+"""Where numbers are computed: the processor or a GPU, and whether Triton's kernels run there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,39 @@ from importlib.util import find_spec
 
 import torch
 
+from maskless.errors import SettingsError
 from maskless.progress import log
 
 _OLDEST_GPU = (8, 0)  # Ampere: the first with matrix units for bfloat16
 _OLDEST_TRITON = (3, 6)  # that the kernels were compiled with
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Give the device of a name.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` (a GPU if torch sees one, the processor otherwise), ``"cpu"``, ``"cuda"`` or
+        ``"cuda:1"``. Where torchrun started this process, "auto" and "cuda" mean its own GPU.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such device.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    number = name.removeprefix("cuda:")
+    if name not in ("auto", "cuda") and not (name.startswith("cuda:") and number.isdecimal()):
+        raise SettingsError(f'device is "{name}"; expected "auto", "cpu", "cuda" or "cuda:1"')
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if there <= (int(number) if number.isdecimal() else 0):
+        raise SettingsError(
+            f'device is "{name}", but torch {torch.__version__} sees {there} GPUs. '
+            'Take "auto" or "cpu", or install a CUDA build of torch'
+        )
+    return torch.device("cuda", int(number) if number.isdecimal() else torch.cuda.current_device())
 
 
 @lru_cache

@@ -94,6 +94,7 @@ def train_with_history(
     *,
     embed_view_um: float,
     seed: int,
+    device: str = "auto",
     checkpoint: Path | None = None,
 ) -> tuple[Encoder, list[Record]]:
     """As :func:`train`, with one entry (step, loss, learning_rate) a step beside the encoder."""
@@ -110,12 +111,18 @@ def train_with_history(
         settings,
         seed,
         embed_view_um=embed_view_um,
+        device=device,
         checkpoint=checkpoint,
     )
 
 
 def embed(
-    encoder: Encoder, images: ImageSet, cells: AnnData, settings: EmbedSettings | None = None
+    encoder: Encoder,
+    images: ImageSet,
+    cells: AnnData,
+    settings: EmbedSettings | None = None,
+    *,
+    device: str = "auto",
 ) -> AnnData:
     """Embed every cell; one image is in memory at a time.
 
@@ -162,6 +169,7 @@ def embed(
         image_index,
         centres_yx,
         settings or EmbedSettings(),
+        device=device,
         on_image=measure_discs,
     )
     columns = [images.panel.index(marker) for marker in encoder.markers]

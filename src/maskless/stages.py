@@ -1,26 +1,28 @@
 """The eight stages around the functions of :mod:`maskless.pipeline`: files in, files out.
 
-A stage runs if its result is not fresh (:mod:`maskless.freshness`), and stamps what it writes.
+Each takes what the stages before it wrote, stamps what it writes, and gives facts about it for
+run.jsonl. :mod:`maskless.running` decides which of them run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskless.errors import InputError, StudyError
-from maskless.freshness import expected, image_stamp, is_fresh, stages_before, stamped
-from maskless.progress import log, track
+from maskless.errors import InputError
+from maskless.freshness import expected, image_stamp, stamped
+from maskless.progress import track
 from maskless.storage import read_json, remove, write_json, write_text
-from maskless.study import STAGES, Study, measure, versions
+from maskless.study import Study, versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from maskless.encoder import Encoder
     from maskless.images import Image, ImageSet
+    from maskless.training.checkpoint import Record
 
 Facts = dict[str, Any]
 
@@ -34,73 +36,6 @@ class Options:
     keep_going: bool = False
     strict: bool = False
     forced: bool = False
-
-
-def run_study(
-    folder: Path,
-    *,
-    first: str | None = None,
-    last: str | None = None,
-    keep_going: bool = False,
-    strict: bool = False,
-) -> str:
-    """Bring a study up to date, from the first stage that is stale.
-
-    Parameters
-    ----------
-    folder
-        Of the study.
-    first
-        Compute this stage and those after it also if they are fresh.
-    last
-        Stop after this stage.
-    keep_going
-        Leave out images that cannot be used and record why.
-    strict
-        A recorded problem of an image is an error.
-
-    Returns
-    -------
-    str
-        What was done, in plain words.
-
-    Raises
-    ------
-    MasklessError
-        One line that says what is wrong, where and what to do. What was finished stays.
-    """
-    study = Study.open(folder)
-    options = Options(keep_going, strict)
-    wanted = STAGES[: STAGES.index(last) + 1] if last else STAGES
-    forced = STAGES[STAGES.index(first) :] if first else ()
-    done = []
-    with study.lock():
-        for stage in wanted:
-            if stage in forced or not is_fresh(study, stage):
-                _run_stage(study, stage, replace(options, forced=stage in forced))
-                done.append(stage)
-    return _summary(study, done, wanted)
-
-
-def run_one_stage(
-    folder: Path, stage: str, *, keep_going: bool = False, strict: bool = False
-) -> str:
-    """Run one stage if it is stale; the stages before it must be up to date.
-
-    See :func:`run_study`.
-    """
-    study = Study.open(folder)
-    with study.lock():
-        for before in stages_before(stage):
-            if not is_fresh(study, before):
-                raise StudyError(
-                    f"{folder}: stage {before} is not up to date, so {stage} cannot run. "
-                    f"Run: maskless run {folder} --until {stage}"
-                )
-        if is_fresh(study, stage):
-            return _summary(study, [], (stage,))
-        _run_stage(study, stage, Options(keep_going, strict))
-    return _summary(study, [stage], (stage,))
 
 
 def study_images(study: Study) -> ImageSet:
@@ -118,25 +53,6 @@ def study_images(study: Study) -> ImageSet:
         return load
 
     return ImageSet(panel_from(content["panel"]), {e["name"]: loader(e) for e in content["images"]})
-
-
-def _run_stage(study: Study, stage: str, options: Options) -> None:
-    log(f"{stage} ...")
-    with measure() as usage:
-        facts = _STAGES[stage](study, options)
-    record = {
-        "stage": stage,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(usage.seconds, 2),
-        "peak_mib": round(usage.peak_mib),
-        "seed": study.config.seed,
-        "fingerprint": stamped(study, stage),
-        **facts,
-        "versions": versions(),
-    }
-    study.add_record(record)
-    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
-    log(f"{stage} done in {usage.seconds:.1f} s, peak {usage.peak_mib:.0f} MiB: {told}")
 
 
 def _read(study: Study, options: Options) -> Facts:
@@ -188,28 +104,39 @@ def _detect(study: Study, options: Options) -> Facts:
     return facts
 
 
-def _train(study: Study, options: Options) -> Facts:
-    from maskless.encoder import save_encoder
+def train_for(study: Study, options: Options) -> tuple[Encoder, list[Record]]:
+    """Train the encoder of a study; writes its checkpoint only."""
     from maskless.pipeline import train_with_history
 
     config = study.config
     checkpoint = study.encoder_folder / "checkpoint"
     if options.forced:
         checkpoint.unlink(missing_ok=True)
-    encoder, history = train_with_history(
+    return train_with_history(
         study_images(study),
         _load(study, "detect"),
         config.encoder,
         config.train,
         embed_view_um=config.embed.view_um,
         seed=config.seed,
+        device=config.device,
         checkpoint=checkpoint,
     )
+
+
+def _train(study: Study, options: Options) -> Facts:
+    from maskless.encoder import save_encoder
+
+    encoder, history = train_for(study, options)
     lines = [f"{int(r['step'])},{r['loss']!r},{r['learning_rate']!r}" for r in history]
     write_text(
         study.encoder_folder / "history.csv", "\n".join(["step,loss,learning_rate", *lines]) + "\n"
     )
-    extra = {"fingerprint": expected(study, "train"), "seed": config.seed, "versions": versions()}
+    extra = {
+        "fingerprint": expected(study, "train"),
+        "seed": study.config.seed,
+        "versions": versions(),
+    }
     save_encoder(encoder, study.encoder_folder, extra)
     facts: Facts = {
         "steps": len(history),
@@ -226,7 +153,10 @@ def _embed(study: Study, options: Options) -> Facts:
     from maskless.pipeline import embed
 
     encoder = load_encoder(study.encoder_folder)
-    cells = embed(encoder, study_images(study), _load(study, "detect"), study.config.embed)
+    config = study.config
+    cells = embed(
+        encoder, study_images(study), _load(study, "detect"), config.embed, device=config.device
+    )
     facts = {"cells": cells.n_obs, "markers": len(encoder.markers)}
     _save(study, cells, "embed", facts)
     return facts
@@ -321,7 +251,7 @@ def _report(study: Study, options: Options) -> Facts:
     return {"figures": len(figures)}
 
 
-_STAGES: dict[str, Callable[[Study, Options], Facts]] = {
+STAGE_FUNCTIONS: dict[str, Callable[[Study, Options], Facts]] = {
     "read": _read,
     "clean": _clean,
     "detect": _detect,
@@ -365,12 +295,3 @@ def _save(study: Study, cells: AnnData, stage: str, facts: Facts) -> None:
         facts=facts,
     )
     write_cells(cells, study.cells_file)
-
-
-def _summary(study: Study, done: list[str], wanted: tuple[str, ...]) -> str:
-    if not done:
-        return f"{study.folder} is up to date ({', '.join(wanted)})"
-    lines = [f"done: {', '.join(done)}"]
-    if "report" in wanted:
-        lines.append(f"the report is {study.report_file}")
-    return "\n".join(lines)

@@ -13,8 +13,10 @@ from cohort import ENCODER, TRAIN, train
 from safetensors.torch import load_file, save_file
 
 from maskless import progress
+from maskless.cells import Atlas
+from maskless.encoder import Encoder
 from maskless.errors import InputError, SettingsError, TrainingError
-from maskless.training import loop
+from maskless.training import step, train_encoder
 
 
 class Killed(BaseException):
@@ -229,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(tmp_path, mon
     with pytest.raises(Killed):
         train(checkpoint=checkpoint, on_step=stop_after(4))
     before = checkpoint.read_bytes()
-    monkeypatch.setattr(loop, "nt_xent", lambda z, *_: z.sum() * torch.nan)
+    monkeypatch.setattr(step, "nt_xent", lambda z, *_, **__: z.sum() * torch.nan)
     with pytest.raises(TrainingError, match=r"loss is not a finite number at step 5 of 8"):
         train(checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
@@ -237,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(tmp_path, mon
 
 
 def test_a_gradient_that_is_not_finite_stops(monkeypatch):
-    monkeypatch.setattr(loop, "nt_xent", lambda z, *_: (z - z).sum().sqrt())
+    monkeypatch.setattr(step, "nt_xent", lambda z, *_, **__: (z - z).sum().sqrt())
     with pytest.raises(TrainingError, match="gradient is not a finite number at step 1"):
         train()
 
@@ -259,54 +261,10 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_graphs_that_do_not_fit_in_memory_change_no_bit(monkeypatch, whole):
-    for limit in (0, 50_000):  # none, and some of the pieces
-        monkeypatch.setattr(loop, "_GRAPH_BYTES", limit)
-        monkeypatch.setattr(loop, "_PIECE", 64)
-        assert same(train(), whole)
-
-
-def test_pieces_give_the_gradient_of_the_whole_batch():
-    atlas = loop.Atlas.build(cohort.image_set(), 1.0, 20.0)
-
-    def gradients(backward):
-        encoder = loop.Encoder(atlas.markers, ENCODER, 1.0, 0).double()
-        training = loop._Training(encoder, atlas, *cohort.some_cells(), TRAIN, 0)
-        training.head.double()
-        backward(training, torch.cat(training._pieces(0)).double())
-        return [p.grad for p in training.parameters if p.grad is not None]
-
-    def directly(training, views):
-        z = training.head(training.encoder(views))
-        loop.nt_xent(z, training.cells, TRAIN.temperature).backward()
-
-    def in_pieces(training, views):
-        training._backward(list(torch.split(views, 4)))
-
-    expected, found = gradients(directly), gradients(in_pieces)
-    assert len(expected) > 10
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-
-
-def test_views_of_several_sizes_are_positives_of_one_cell():
-    settings = TRAIN.model_copy(update={"view_um": (14.0, 12.0, 14.0)})
-    atlas = loop.Atlas.build(cohort.image_set(), 1.0, 20.0)
-    encoder = loop.Encoder(atlas.markers, ENCODER, 1.0, 0)
-    plain = settings.model_copy(
-        update={"rotate": False, "flip": False, "zoom": (1, 1), "gain": (1, 1), "noise": 0.0}
-    )
-    training = loop._Training(encoder, atlas, *cohort.some_cells(), plain, 0)
-    pieces = training._pieces(0)
-    assert [tuple(piece.shape) for piece in pieces] == [(12, 2, 14, 14), (6, 2, 12, 12)]
-    assert torch.equal(pieces[0][:6], pieces[0][6:])
-    assert torch.equal(pieces[0][:6, :, 1:-1, 1:-1], pieces[1])
-
-
 def test_no_steps_give_the_random_encoder():
     encoder, history = train(TRAIN.model_copy(update={"steps": 0}))
     assert history == []
-    random = loop.Encoder(("CD3", "CD20"), ENCODER, 1.0, 3)
+    random = Encoder(("CD3", "CD20"), ENCODER, 1.0, 3)
     assert torch.equal(encoder.stem_weight, random.stem_weight)
     assert torch.equal(encoder.fusion_weight, random.fusion_weight)
     assert (encoder.activations(torch.rand(3, 2, 12, 12)) >= 0).all()
@@ -326,9 +284,9 @@ def test_what_cannot_be_trained_is_told():
         train(cells=(np.empty(0, int), np.empty((0, 2))))
     with pytest.raises(SettingsError, match="two or more views"):
         train(TRAIN.model_copy(update={"view_um": (12.0,)}))
-    atlas = loop.Atlas.build(cohort.image_set(), 2.0, 40.0)
+    atlas = Atlas.build(cohort.image_set(), 2.0, 40.0)
     with pytest.raises(SettingsError, match="atlas has pixels of 2"):
-        loop.train_encoder(atlas, *cohort.some_cells(), ENCODER, TRAIN, 0)
+        train_encoder(atlas, *cohort.some_cells(), ENCODER, TRAIN, 0)
 
 
 def test_without_projection():

@@ -6,17 +6,21 @@ Axes: N = cells, C = markers, K = features of a marker, E = length of the embedd
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from maskless.cells.atlas import Atlas
 from maskless.cells.views import gather_views, view_reach_um, view_size_px
+from maskless.cells.views_gpu import DeviceAtlas, gather_views_on
 from maskless.encoder.model import Encoder
 from maskless.errors import InputError
+from maskless.gpu import choose_device
 from maskless.progress import track
 
 if TYPE_CHECKING:
@@ -25,8 +29,8 @@ if TYPE_CHECKING:
 
 # Matrix products round differently for different numbers of rows, so every product has this many:
 # a cell's numbers then do not depend on which and how many others are embedded with it.
-_ROWS = 64
-_GATHERED = 16 * _ROWS
+_ROWS = {"cpu": 64, "cuda": 4096}
+_GATHERED = {"cpu": 1024, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def embed_image(
     """
     check_markers(encoder, panel)
     result = _empty(encoder, len(centres_yx))
+    encoder = _ready(encoder, torch.device("cpu"))
     _embed_into(result, np.arange(len(centres_yx)), encoder, image, panel, centres_yx, settings)
     return result
 
@@ -88,6 +93,7 @@ def embed_cells(
     centres_yx: NDArray[np.floating],
     settings: EmbedSettings,
     *,
+    device: str = "auto",
     on_image: Callable[[Image, NDArray[np.intp]], None] | None = None,
 ) -> Embedded:
     """Embed the cells of a cohort; only images that have cells are loaded, one at a time.
@@ -104,6 +110,8 @@ def embed_cells(
         y and x of the cells in pixels of their image, shape (N, 2).
     settings
         Size of the views.
+    device
+        Where to compute; see :func:`maskless.gpu.choose_device`.
     on_image
         Called with each image while it is in memory, and the rows of its cells.
 
@@ -121,6 +129,7 @@ def embed_cells(
     if len(image_index_n) and not (image_index_n.min() >= 0 and image_index_n.max() < len(images)):
         raise InputError("an image index does not fit the images", found=image_index_n.max())
     result = _empty(encoder, len(image_index_n))
+    encoder = _ready(encoder, choose_device(device))
     for index in track(np.unique(image_index_n).tolist(), "embed (images)"):
         rows = np.flatnonzero(image_index_n == index)
         image = images[images.names[index]]
@@ -152,6 +161,17 @@ def _empty(encoder: Encoder, cells: int) -> Embedded:
     )
 
 
+def _ready(encoder: Encoder, device: torch.device) -> Encoder:
+    """A copy of an encoder in eval mode on a device.
+
+    GPUs compute in float32 here: embedding takes little time, and activations were calibrated so.
+    """
+    ready = deepcopy(encoder).eval().to(device)
+    if device.type == "cuda" and ready.path == "triton":
+        ready.path = "triton-float32"
+    return ready
+
+
 def _embed_into(
     result: Embedded,
     rows_n: NDArray[np.integer],
@@ -165,19 +185,25 @@ def _embed_into(
     size_px = view_size_px(settings.view_um, encoder.pixel_um)
     reach_um = view_reach_um([size_px * encoder.pixel_um])
     atlas = Atlas.of_image(image, panel, encoder.pixel_um, reach_um, encoder.markers)
-    training = encoder.training
-    encoder.eval()
+    device = encoder.bias.device
+    on_device = DeviceAtlas.of(atlas, device) if device.type == "cuda" else None
+    length, gathered = _ROWS[device.type], _GATHERED[device.type]
     with torch.inference_mode():
-        for start in range(0, len(rows_n), _GATHERED):
-            centres = centres_yx[start : start + _GATHERED]
-            views = gather_views(atlas, np.zeros(len(centres), np.int64), centres, size_px)
-            for first in range(0, len(views), _ROWS):
-                piece = views[first : first + _ROWS]
+        for start in range(0, len(rows_n), gathered):
+            centres = centres_yx[start : start + gathered]
+            which = (np.zeros(len(centres), np.int64), centres, size_px)
+            if on_device is not None:
+                views = gather_views_on(on_device, *which)
+            else:
+                views = torch.from_numpy(gather_views(atlas, *which))
+            for first in range(0, len(views), length):
+                piece = views[first : first + length]
                 rows = rows_n[start + first : start + first + len(piece)]
-                full = np.zeros((_ROWS, *piece.shape[1:]), np.float32)
-                full[: len(piece)] = piece
+                full = functional.pad(piece, (0,) * 7 + (length - len(piece),))
                 features = encoder.features(full)
-                result.features_nck[rows] = features[: len(piece)].numpy()
-                result.embedding_ne[rows] = encoder.embed_of(features)[: len(piece)].numpy()
-                result.activations_nc[rows] = encoder.activations_of(features)[: len(piece)].numpy()
-    encoder.train(training)
+                for into, found in (
+                    (result.features_nck, features),
+                    (result.embedding_ne, encoder.embed_of(features)),
+                    (result.activations_nc, encoder.activations_of(features)),
+                ):
+                    into[rows] = found[: len(piece)].cpu().numpy()
