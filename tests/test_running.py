@@ -46,5 +46,6 @@ def test_torchrun_trains_the_encoder_of_one_process(tmp_path: Path) -> None:
     for name, value in one.items():
         if not name.startswith("activation"):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    assert not list(together.glob("encoder/pixels*"))
     assert len(alone.records()) == len((together / "run.jsonl").read_text().splitlines())
     assert "up to date" in torchrun(together).stdout

@@ -20,6 +20,7 @@ from maskless.config import (
     UmapSettings,
 )
 from maskless.errors import InputError
+from maskless.storage import remove
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +44,7 @@ def train(
     *,
     embed_view_um: float = EmbedSettings().view_um,
     seed: int = 0,
+    device: str = "auto",
     checkpoint: Path | None = None,
 ) -> Encoder:
     """Train an encoder on cells, without labels and without masks.
@@ -59,6 +61,8 @@ def train(
         Edge of the views that will be embedded; activations are calibrated on such views.
     seed
         Fixes weights, batches and augmentations.
+    device
+        "auto" (a GPU where there is one), "cpu" or "cuda".
     checkpoint
         File to save to and to go on from.
 
@@ -81,6 +85,7 @@ def train(
         settings or TrainSettings(),
         embed_view_um=embed_view_um,
         seed=seed,
+        device=device,
         checkpoint=checkpoint,
     )
     return trained
@@ -96,24 +101,33 @@ def train_with_history(
     seed: int,
     device: str = "auto",
     checkpoint: Path | None = None,
+    scratch: Path | None = None,
 ) -> tuple[Encoder, list[Record]]:
-    """As :func:`train`, with one entry (step, loss, learning_rate) a step beside the encoder."""
+    """As :func:`train`, with one entry (step, loss, learning_rate) a step beside the encoder.
+
+    The pixels of all images are mapped from a file in the folder `scratch`, which is removed
+    afterwards, so that cohorts larger than the memory can be trained on; None keeps them in memory.
+    """
     from maskless.cells import Atlas
     from maskless.training import needed_margin_um, train_encoder
 
     image_index, centres_yx = _positions(cells, images)
-    atlas = Atlas.build(images, settings.pixel_um, needed_margin_um(settings, embed_view_um))
-    return train_encoder(
-        atlas,
-        image_index,
-        centres_yx,
-        encoder,
-        settings,
-        seed,
-        embed_view_um=embed_view_um,
-        device=device,
-        checkpoint=checkpoint,
-    )
+    margin_um = needed_margin_um(settings, embed_view_um)
+    try:
+        return train_encoder(
+            Atlas.build(images, settings.pixel_um, margin_um, scratch),
+            image_index,
+            centres_yx,
+            encoder,
+            settings,
+            seed,
+            embed_view_um=embed_view_um,
+            device=device,
+            checkpoint=checkpoint,
+        )
+    finally:
+        if scratch is not None:
+            remove(scratch)
 
 
 def embed(
@@ -136,6 +150,8 @@ def embed(
         ``obs`` with image, y, x (pixels), as :func:`maskless.detect` gives it; not changed.
     settings
         Size of the views.
+    device
+        "auto" (a GPU where there is one), "cpu" or "cuda".
 
     Returns
     -------

@@ -91,7 +91,7 @@ def run_one_stage(
             todo = ranks.first_decides(must_run)
             if todo and ranks.number > 0:
                 set_mode("quiet")  # process 0 shows the progress of all
-                train_for(study, options)
+                train_for(study, options, ranks.number)
                 return f"process {ranks.number} has helped to train {folder}"
         else:
             todo = must_run()

@@ -104,8 +104,8 @@ def _detect(study: Study, options: Options) -> Facts:
     return facts
 
 
-def train_for(study: Study, options: Options) -> tuple[Encoder, list[Record]]:
-    """Train the encoder of a study; writes its checkpoint only."""
+def train_for(study: Study, options: Options, process: int = 0) -> tuple[Encoder, list[Record]]:
+    """Train the encoder of a study, as one of several processes perhaps; writes its checkpoint."""
     from maskless.pipeline import train_with_history
 
     config = study.config
@@ -121,6 +121,7 @@ def train_for(study: Study, options: Options) -> tuple[Encoder, list[Record]]:
         seed=config.seed,
         device=config.device,
         checkpoint=checkpoint,
+        scratch=study.encoder_folder / f"pixels-{process}",
     )
 
 
