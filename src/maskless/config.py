@@ -138,6 +138,9 @@ class ClusterSettings(Settings):
     min_size: Annotated[int, Field(ge=1)] = Field(
         50, description='smaller clusters become "-1" (unknown)'
     )
+    power: Positive = Field(
+        1.0, description="of the Jaccard weights: 1 is PhenoGraph, 2 finds more small clusters"
+    )
 
 
 class UmapSettings(Settings):

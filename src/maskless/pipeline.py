@@ -217,6 +217,7 @@ def cluster(
     k: int = ClusterSettings().k,
     resolution: float = ClusterSettings().resolution,
     min_size: int = ClusterSettings().min_size,
+    power: float = ClusterSettings().power,
     seed: int = 0,
 ) -> None:
     """PhenoGraph on ``obsm["X_embedding"]``; changes `cells` in place.
@@ -231,6 +232,8 @@ def cluster(
         Of the modularity.
     min_size
         Smaller clusters become "-1" (unknown).
+    power
+        Of the Jaccard weights: 1 is PhenoGraph, 2 lets weak edges count less.
     seed
         Fixes the order in which communities are looked for.
 
@@ -243,9 +246,7 @@ def cluster(
 
     from maskless.analysis import phenograph_graph
 
-    found = phenograph_graph(
-        _embeddings(cells), k=k, resolution=resolution, min_size=min_size, seed=seed
-    )
+    found = phenograph_graph(_embeddings(cells), k, resolution, min_size, seed, power=power)
     labels = found.labels_n
     order = [str(c) for c in sorted(set(labels.tolist()) - {-1})]
     order += [UNKNOWN] if (labels < 0).any() else []

@@ -181,6 +181,7 @@ def _cluster(study: Study, options: Options) -> Facts:
         k=settings.k,
         resolution=settings.resolution,
         min_size=settings.min_size,
+        power=settings.power,
         seed=study.config.seed,
     )
     labels = cells.obs["cluster"]

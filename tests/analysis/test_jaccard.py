@@ -37,6 +37,25 @@ def test_graph_equals_sets(n: int, seed: int, ordered: bool, data: st.DataObject
     np.testing.assert_allclose(graph.toarray(), by_sets(indices), rtol=1e-6)
 
 
+def test_cells_that_are_everybody_s_neighbour() -> None:
+    n = 700  # rows 0 to 2 get n - 3 entries and more
+    indices = np.array([[j for j in range(4) if j != i][:3] for i in range(n)], np.int32)
+    order = np.random.default_rng(0).permutation(n).astype(np.int32)
+    graph = jaccard_graph(Neighbours(indices, np.ones((n, 3), np.float32), order))
+    assert graph.has_canonical_format
+    np.testing.assert_allclose(graph.toarray(), by_sets(indices), rtol=1e-6)
+
+
+def test_power_of_weights() -> None:
+    points = np.random.default_rng(0).normal(size=(300, 5))
+    found = nearest_neighbours(points, 12)
+    both = found.indices_nk[:, :, None] == np.arange(300)
+    mutual = both.any(1) & both.any(1).T
+    plain, squared = jaccard_graph(found).toarray(), jaccard_graph(found, power=2).toarray()
+    np.testing.assert_allclose(squared[mutual], plain[mutual] ** 2, rtol=1e-5)
+    np.testing.assert_allclose(squared[~mutual], 2 * plain[~mutual] ** 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_graph_of_points(exact: bool) -> None:
     points = np.random.default_rng(0).normal(size=(900, 5))

@@ -14,6 +14,7 @@ from maskless.analysis import (
     nearest_neighbours,
     phenograph,
     phenograph_graph,
+    subcluster,
 )
 from maskless.errors import InputError
 
@@ -44,6 +45,12 @@ def test_graph_and_modularity_belong_together() -> None:
     expected = jaccard_graph(nearest_neighbours(points, 10))
     assert (found.graph != expected).nnz == 0
     assert found.modularity == pytest.approx(modularity(found.graph, found.labels_n), abs=1e-9)
+
+
+def test_power_of_weights_reaches_the_graph() -> None:
+    points, _ = planted([200, 200, 100])
+    found = phenograph_graph(points, k=10, power=2)
+    assert (found.graph != jaccard_graph(nearest_neighbours(points, 10), power=2)).nnz == 0
 
 
 def test_given_neighbours_are_used() -> None:
@@ -82,6 +89,8 @@ def test_fewer_cells_than_neighbours() -> None:
         phenograph(np.zeros((30, 4)), k=30)
     with pytest.raises(InputError, match="resolution"):
         phenograph(np.zeros((40, 4)), k=30, resolution=0)
+    with pytest.raises(InputError, match="power"):
+        phenograph(np.zeros((40, 4)), k=30, power=0)
 
 
 def test_cells_in_one_place() -> None:
@@ -112,3 +121,29 @@ def test_vote_and_confidence() -> None:
         assign_by_neighbours(points, [1, 2], points, k=1)
     empty = assign_by_neighbours(points, [7, 7, -1, -1], np.zeros((0, 1)), k=2)
     assert [len(part) for part in empty] == [0, 0]
+
+
+def test_subclusters_of_one_cluster() -> None:
+    points, truth = planted([300, 200, 150])
+    coarse = np.where(truth == 2, 7, 3)  # types 0 and 1 as one cluster
+    labels = subcluster(points, coarse, 3, resolution=0.4)
+    expected = np.array(["3.0", "3.1", "7"])[truth]
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(
+        subcluster(points, coarse.astype(str), "3", resolution=0.4), expected
+    )
+    small = subcluster(points, coarse, 3, resolution=0.4, min_size=250)
+    np.testing.assert_array_equal(small, np.array(["3.0", "-1", "7"])[truth])
+    again = subcluster(points, labels, "3.1", k=15, min_size=1)
+    np.testing.assert_array_equal(again[truth != 1], expected[truth != 1])
+    assert all(name.startswith("3.1.") for name in again[truth == 1])
+
+
+def test_bad_subclusters_are_told() -> None:
+    points, truth = planted([60, 20])
+    with pytest.raises(InputError, match="no cell has the label '5'"):
+        subcluster(points, truth, 5)
+    with pytest.raises(InputError, match=r"fewer cells \(20\)"):
+        subcluster(points, truth, 1)
+    with pytest.raises(InputError, match="one integer or text"):
+        subcluster(points, truth[1:], 1)

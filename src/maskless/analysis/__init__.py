@@ -13,6 +13,7 @@ from maskless.analysis.phenograph import (
     assign_by_neighbours,
     phenograph,
     phenograph_graph,
+    subcluster,
 )
 from maskless.analysis.umap import place_among, principal_map, umap, umap_layout
 
@@ -30,6 +31,7 @@ __all__ = [
     "phenograph_graph",
     "place_among",
     "principal_map",
+    "subcluster",
     "umap",
     "umap_layout",
 ]

@@ -3,7 +3,8 @@
 Levine et al. 2015, doi:10.1016/j.cell.2015.05.047. With N(i) the k neighbours of i, the edge from
 i to each j in N(i) weighs J(i, j) = |N(i) & N(j)| / |N(i) | N(j)|; edges of weight zero are dropped
 and the graph is the mean of itself and its transpose. J is symmetric, so an edge in both
-directions keeps J, one in a single direction gets J / 2: no transpose is needed.
+directions keeps J, one in a single direction gets J / 2: no transpose is needed. J may be raised to
+a power first, which lets weak edges count less.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from maskless.analysis.neighbours import Neighbours
 from maskless.analysis.parallel import parallel_map, row_ranges
 from maskless.threads import thread_count
 
+_MOVED_ROWS = 16_384
+_LONG_ROW = 256
 
-def jaccard_graph(neighbours: Neighbours) -> csr_matrix:
+
+def jaccard_graph(neighbours: Neighbours, power: float = 1.0) -> csr_matrix:
     """Build the symmetric Jaccard graph of cells and their neighbours.
 
     Parameters
     ----------
     neighbours
         k neighbours of each of n cells; distances are not used.
+    power
+        J is raised to it; above 1, weak edges count less.
 
     Returns
     -------
@@ -34,11 +40,11 @@ def jaccard_graph(neighbours: Neighbours) -> csr_matrix:
         (n, n), float32, symmetric, weights in (0, 1], sorted indices.
     """
     order = neighbours.order_n
-    graph = jaccard_in_order(neighbours)
+    graph = jaccard_in_order(neighbours, power)
     return reorder(graph, np.arange(neighbours.n, dtype=np.int32) if order is None else order)
 
 
-def jaccard_in_order(neighbours: Neighbours) -> csr_matrix:
+def jaccard_in_order(neighbours: Neighbours, power: float = 1.0) -> csr_matrix:
     """Build the same graph with its rows in the neighbours' own order, indices not sorted.
 
     Row r of it is the cell ``neighbours.order_n[r]``.
@@ -55,14 +61,25 @@ def jaccard_in_order(neighbours: Neighbours) -> csr_matrix:
         lambda rows: _count_shared(indices, shared, mutual, *rows),
         row_ranges(n, max(8192, n // (4 * thread_count()))),
     )
-    starts, columns, weights = _join(indices, shared, mutual)
+    counts = np.arange(k + 1)
+    weight_of = ((counts / (2.0 * k - counts)) ** power).astype(np.float32)
+    starts, columns, weights = _join(indices, shared, mutual, weight_of)
     return csr_matrix((weights, columns, starts), shape=(n, n))
 
 
 def reorder(graph: csr_matrix, order_n: NDArray[np.int32]) -> csr_matrix:
-    """Move row and column r of a symmetric graph to ``order_n[r]``, with sorted indices."""
-    starts, columns, weights = _reorder(
-        graph.indptr, graph.indices, graph.data, np.ascontiguousarray(order_n, np.int32)
+    """Move row and column r of a graph to ``order_n[r]``, with sorted indices."""
+    n = graph.shape[0]
+    order = np.ascontiguousarray(order_n, np.int32)
+    starts = np.zeros(n + 1, np.int64)
+    starts[1 + order] = np.diff(graph.indptr)
+    np.cumsum(starts, out=starts)
+    columns, weights = np.empty_like(graph.indices), np.empty_like(graph.data)
+    parallel_map(
+        lambda rows: _move_rows(
+            graph.indptr, graph.indices, graph.data, order, starts, columns, weights, *rows
+        ),
+        row_ranges(n, _MOVED_ROWS),
     )
     moved = csr_matrix((weights, columns, starts), shape=graph.shape)
     moved.has_sorted_indices = True
@@ -95,8 +112,12 @@ def _count_shared(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _join(
-    indices_nk: NDArray[np.int32], shared_nk: NDArray[np.int16], mutual_nk: NDArray[np.bool_]
+    indices_nk: NDArray[np.int32],
+    shared_nk: NDArray[np.int16],
+    mutual_nk: NDArray[np.bool_],
+    weight_of: NDArray[np.float32],
 ) -> Any:
+    """Rows, columns and weights of the graph; `weight_of` so many shared neighbours."""
     n, k = indices_nk.shape
     starts = np.zeros(n + 1, np.int64)
     for i in range(n):
@@ -112,10 +133,9 @@ def _join(
     place = starts[:-1].copy()
     for i in range(n):
         for s in range(k):
-            count = np.int64(shared_nk[i, s])
-            if count > 0:
+            if shared_nk[i, s] > 0:
                 j = indices_nk[i, s]
-                weight = count / (2.0 * k - count)
+                weight = weight_of[shared_nk[i, s]]
                 if mutual_nk[i, s]:
                     columns[place[i]] = j
                     weights[place[i]] = weight
@@ -131,29 +151,33 @@ def _join(
 
 
 @njit(nogil=True, cache=True)
-def _reorder(
+def _move_rows(  # type: ignore[no-untyped-def]
     starts: NDArray[Any],
     columns: NDArray[np.int32],
     weights: NDArray[np.float32],
     order_n: NDArray[np.int32],
-) -> Any:
-    n = len(order_n)
-    place_of = np.empty(n, np.int32)
-    new_starts = np.zeros(n + 1, np.int64)
-    for r in range(n):
-        place_of[order_n[r]] = r
-        new_starts[order_n[r] + 1] = starts[r + 1] - starts[r]
-    for i in range(n):
-        new_starts[i + 1] += new_starts[i]
-    place = new_starts[:-1].copy()
-    new_columns = np.empty_like(columns)
-    new_weights = np.empty_like(weights)
-    # Columns are written in rising order into every row: the graph is its own transpose.
-    for j in range(n):
-        r = place_of[j]
-        for e in range(starts[r], starts[r + 1]):
-            i = order_n[columns[e]]
-            new_columns[place[i]] = j
-            new_weights[place[i]] = weights[e]
-            place[i] += 1
-    return new_starts, new_columns, new_weights
+    new_starts: NDArray[np.int64],
+    new_columns: NDArray[np.int32],
+    new_weights: NDArray[np.float32],
+    start: int,
+    stop: int,
+):
+    for r in range(start, stop):
+        first = new_starts[order_n[r]]
+        if starts[r + 1] - starts[r] > _LONG_ROW:
+            moved = order_n[columns[starts[r] : starts[r + 1]]]
+            for place, e in enumerate(np.argsort(moved)):
+                new_columns[first + place] = moved[e]
+                new_weights[first + place] = weights[starts[r] + e]
+            continue
+        end = first
+        for e in range(starts[r], starts[r + 1]):  # insertion sort
+            column, weight = order_n[columns[e]], weights[e]
+            place = end
+            while place > first and new_columns[place - 1] > column:
+                new_columns[place] = new_columns[place - 1]
+                new_weights[place] = new_weights[place - 1]
+                place -= 1
+            new_columns[place] = column
+            new_weights[place] = weight
+            end += 1

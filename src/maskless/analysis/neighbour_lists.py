@@ -39,7 +39,7 @@ from maskless.analysis.parallel import parallel_map, row_ranges, single_threaded
 from maskless.progress import log
 
 BREADTH = 20
-SAMPLE = 128
+SAMPLE = 256
 """Queries whose true neighbours tell how many lists to search."""
 
 _ROWS = 4096
@@ -66,7 +66,7 @@ class Effort:
     coverage: float
 
 
-USUAL = Effort(0.9, 16, 0.96)
+USUAL = Effort(0.9, 16, 0.97)
 THOROUGH = Effort(1.0, 80, 0.99)
 
 

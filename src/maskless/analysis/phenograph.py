@@ -1,7 +1,9 @@
 """PhenoGraph: clusters of cells that share neighbours, and labels for cells that come later.
 
 Levine et al. 2015, doi:10.1016/j.cell.2015.05.047: nearest neighbours, Jaccard graph, communities
-of high modularity (here by Leiden's algorithm), small communities left unknown.
+of high modularity, small communities left unknown. The authors used Louvain's algorithm; here it is
+Leiden's, which reaches at least the same modularity and whose communities are connected, while
+Louvain's may fall apart (Traag et al. 2019, doi:10.1038/s41598-019-41695-z).
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from maskless.errors import InputError
 UNKNOWN = -1
 _MOST_STARTS = 8
 _CELLS_FOR_ALL_STARTS = 200_000
-_RUN = 1024
-"""Cells that are visited one after another: in the cache, yet few enough for a random order.
+_RUNS = 400
+"""Runs of cells that are visited in random order: long ones for the cache, yet enough of them.
 
 Visited in the order of the lists throughout, communities grow along it and end worse."""
 
@@ -51,6 +53,7 @@ def phenograph(
     resolution: float = 1.0,
     min_size: int = 50,
     seed: int = 0,
+    power: float = 1.0,
 ) -> NDArray[np.int32]:
     """Cluster cells; see :func:`phenograph_graph`, which gives the graph as well.
 
@@ -59,7 +62,7 @@ def phenograph(
     NDArray
         int32 labels (n,): 0.. by falling size, -1 in clusters of fewer than `min_size` cells.
     """
-    return phenograph_graph(points_nd, k, resolution, min_size, seed).labels_n
+    return phenograph_graph(points_nd, k, resolution, min_size, seed, power=power).labels_n
 
 
 def phenograph_graph(
@@ -69,6 +72,7 @@ def phenograph_graph(
     min_size: int = 50,
     seed: int = 0,
     neighbours: Neighbours | None = None,
+    power: float = 1.0,
 ) -> PhenoGraph:
     """Cluster cells with PhenoGraph and keep the graph.
 
@@ -89,14 +93,20 @@ def phenograph_graph(
         Fixes every random choice.
     neighbours
         At least `k` neighbours of these cells, if they were searched before.
+    power
+        Jaccard weights are raised to it. 1 is PhenoGraph; 2 lets weak edges between clusters count
+        less, which finds more of the small ones and measured better (``benchmarks/README.md``).
 
     Raises
     ------
     InputError
-        As :func:`maskless.analysis.nearest_neighbours`; if `resolution` is not above zero.
+        As :func:`maskless.analysis.nearest_neighbours`; if `resolution` or `power` is not above
+        zero.
     """
     if not resolution > 0:
         raise InputError("the resolution must be above zero", found=resolution)
+    if not power > 0:
+        raise InputError("the power of the weights must be above zero", found=power)
     if neighbours is None:
         neighbours = nearest_neighbours(points_nd, k, seed=seed)
     elif neighbours.n != len(np.asarray(points_nd)):
@@ -109,14 +119,69 @@ def phenograph_graph(
     order = neighbours.order_n
     if order is None:
         order = np.arange(neighbours.n, dtype=np.int32)
-    graph = jaccard_in_order(neighbours)
-    found, quality = _best_communities(graph, resolution, seed)
+    graph = jaccard_in_order(neighbours, power)
+    found, quality = best_communities(graph, resolution, seed)
     communities = np.empty_like(found)
     communities[order] = found
     labels = by_falling_size(communities)
     sizes = np.bincount(labels)
     labels[sizes[labels] < min_size] = UNKNOWN
     return PhenoGraph(labels, reorder(graph, order), quality)
+
+
+def subcluster(
+    points_nd: ArrayLike,
+    labels_n: ArrayLike,
+    of: int | str,
+    k: int = 30,
+    resolution: float = 1.0,
+    min_size: int = 50,
+    seed: int = 0,
+    power: float = 1.0,
+) -> NDArray[np.str_]:
+    """Run PhenoGraph again on the cells of one cluster.
+
+    Parameters
+    ----------
+    points_nd
+        All cells.
+    labels_n
+        Their labels, integers or text.
+    of
+        The label to divide.
+    k, resolution, min_size, seed, power
+        As of :func:`phenograph_graph`.
+
+    Returns
+    -------
+    NDArray
+        Labels (n,) as text. Those of `of` become "of.0", "of.1" ... by falling size, or "-1" in
+        parts that are too small; all others stay.
+
+    Raises
+    ------
+    InputError
+        If no cell has the label, there are not more such cells than `k`, or there is not one label
+        for each cell.
+    """
+    points, labels = np.asarray(points_nd), np.asarray(labels_n)
+    if labels.shape != points.shape[:1] or labels.dtype.kind not in "iuUOS":
+        raise InputError(
+            "labels must be one integer or text for each cell",
+            expected=points.shape[:1],
+            found=f"{labels.dtype} of shape {labels.shape}",
+        )
+    names = labels.astype(str)
+    inside = np.flatnonzero(names == str(of))
+    if not len(inside):
+        raise InputError(
+            f"no cell has the label {str(of)!r}",
+            do=f"Choose one of {', '.join(sorted(set(names.tolist()))[:20])}",
+        )
+    parts = phenograph(points[inside], k, resolution, min_size, seed, power)
+    given = names.astype(object)
+    given[inside] = [str(UNKNOWN) if part == UNKNOWN else f"{of}.{part}" for part in parts]
+    return given.astype(str)
 
 
 def assign_by_neighbours(
@@ -178,14 +243,19 @@ def assign_by_neighbours(
     return given, confidence
 
 
-def _best_communities(
-    graph: csr_matrix, resolution: float, seed: int
+def best_communities(
+    graph: csr_matrix, resolution: float, seed: int, starts: int | None = None
 ) -> tuple[NDArray[np.int32], float]:
-    """Take the highest modularity of some starts."""
-    starts = min(_MOST_STARTS, max(1, _CELLS_FOR_ALL_STARTS // max(1, graph.shape[0])))
+    """Take the highest modularity of some starts: of 8 for few cells down to 1 for many.
+
+    Near cells should have near rows (:func:`maskless.analysis.jaccard.jaccard_in_order`).
+    """
+    if starts is None:
+        starts = min(_MOST_STARTS, max(1, _CELLS_FOR_ALL_STARTS // max(1, graph.shape[0])))
     seeds = np.random.SeedSequence(seed).generate_state(starts)
+    run = max(1, graph.shape[0] // _RUNS)
     results = parallel_map(
-        lambda i: find_communities(graph, resolution, int(seeds[i]), 2, run=_RUN),
+        lambda i: find_communities(graph, resolution, int(seeds[i]), 2, run=run),
         range(starts),
         "communities",
     )
