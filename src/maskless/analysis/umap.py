@@ -198,8 +198,8 @@ def place_among(
     starts = np.arange(among.n + 1, dtype=np.int64) * among.k
     chances = _chances(weights.ravel(), epochs)
     columns = np.ascontiguousarray(among.indices_nk).ravel()
-    # A quarter of the first step: the cells are nearly where they belong.
-    _descend(starts, columns, chances, placed, laid_out_n2, min_dist, 0.25, epochs, 1, seed)
+    # A tenth of the first step: the cells are nearly where they belong.
+    _descend(starts, columns, chances, placed, laid_out_n2, min_dist, 0.1, epochs, 1, seed)
     return placed
 
 
