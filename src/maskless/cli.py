@@ -186,6 +186,53 @@ def explain(
 
 
 @app.command()
+def compare(
+    study: StudyFolder,
+    reference: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Labelled cells: x, y (pixels), image; or a path with {image}.",
+        ),
+    ],
+    label: Annotated[str, typer.Option(help="Column of the labels.")],
+    radius_um: Annotated[float, typer.Option(help="Largest distance of a pair, um.")] = 4.0,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Label to leave out; may be repeated.")
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Masks of the reference, a path with {image}: adds means over masks."),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another study of the same cells, to compare with; may be repeated."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of clusters and splits.")] = 3,
+    quiet: Quiet = False,
+) -> None:
+    """Compare with reference labels: confusion, rediscovery, scores beside every control.
+
+    Example: maskless compare spleen --reference 'data/{image}/cells.csv' --label cell_type
+    """
+    from maskless.compare import compare_study
+
+    with _shown(quiet):
+        print(
+            compare_study(
+                study,
+                reference,
+                label,
+                radius_um=radius_um,
+                without=tuple(without or ()),
+                masks=masks,
+                beside=tuple(beside or ()),
+                seeds=seeds,
+            )
+        )
+
+
+@app.command()
 def info(study: StudyFolder) -> None:
     """Say what is there, what is stale, and how good the staining is.
 

@@ -75,16 +75,7 @@ def centres_from_mask(path: Path, image: Image) -> NDArray[np.float64]:
     InputError
         If the file is unreadable, is no label mask, or does not have the image's size.
     """
-    labels_yx = _read_mask(path, image)
-    if labels_yx.shape != image.pixels_cyx.shape[1:]:
-        raise InputError(
-            "the mask does not have the size of its image",
-            file=path,
-            image=image.name,
-            expected=_size(image.pixels_cyx.shape[1:]),
-            found=_size(labels_yx.shape),
-        )
-    return centres_of_labels(labels_yx)
+    return centres_of_labels(read_mask(path, image))
 
 
 def centres_of_labels(labels_yx: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -178,7 +169,14 @@ def in_reading_order(centres_xy: NDArray[np.float64]) -> NDArray[np.float64]:
     return centres_xy[np.lexsort((centres_xy[:, 0], centres_xy[:, 1]))]
 
 
-def _read_mask(path: Path, image: Image) -> NDArray[Any]:
+def read_mask(path: Path, image: Image) -> NDArray[Any]:
+    """Read a label mask, (y, x) whole numbers, of the size of its image.
+
+    Raises
+    ------
+    InputError
+        If the file is unreadable, is no label mask, or does not have the image's size.
+    """
     import tifffile
 
     try:
@@ -198,6 +196,14 @@ def _read_mask(path: Path, image: Image) -> NDArray[Any]:
             image=image.name,
             expected="one plane of whole numbers, 0 = no cell",
             found=f"shape {labels_yx.shape}, type {labels_yx.dtype}",
+        )
+    if labels_yx.shape != image.pixels_cyx.shape[1:]:
+        raise InputError(
+            "the mask does not have the size of its image",
+            file=path,
+            image=image.name,
+            expected=_size(image.pixels_cyx.shape[1:]),
+            found=_size(labels_yx.shape),
         )
     return labels_yx
 

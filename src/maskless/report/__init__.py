@@ -1,5 +1,6 @@
 """Figures of a study and the page that shows them."""
 
+from maskless.report.comparison_plot import comparison
 from maskless.report.curves import response_curves, training_curve
 from maskless.report.explain_plot import explain
 from maskless.report.figures import Drawn, draw_all
@@ -14,6 +15,7 @@ from maskless.report.umap_plots import umap, umap_panels
 __all__ = [
     "Drawn",
     "bubble",
+    "comparison",
     "describe_groups",
     "detection_overlay",
     "draw_all",

@@ -1,0 +1,225 @@
+"""`maskless compare`: a study against reference labels, every control beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskless.analysis.agreement import Confusion, confusion
+from maskless.compare.controls import control_tables
+from maskless.compare.reference import Matched, match_reference
+from maskless.compare.scores import TITLES, Scores, held_out_names, score_clusters, score_table
+from maskless.errors import InputError
+from maskless.freshness import is_fresh
+from maskless.progress import log
+from maskless.storage import write_json
+from maskless.study import Study, versions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+OWN, EMBEDDING, OWN_CLUSTERS = "maskless", "maskless: embedding", "maskless: clusters of the study"
+_UNNAMED = "unnamed"
+
+
+def compare_study(
+    folder: Path,
+    reference: str,
+    label: str,
+    *,
+    radius_um: float = 4.0,
+    without: Sequence[str] = (),
+    masks: str | None = None,
+    beside: Sequence[Path] = (),
+    seeds: int = 3,
+) -> str:
+    """Compare a study with reference labels, and the controls with it on the same cells.
+
+    Writes ``comparison.json`` and ``figures/comparison.png`` and ``.svg`` into the study.
+
+    Parameters
+    ----------
+    folder
+        Of the study, with clusters.
+    reference, label, radius_um, without
+        See :func:`maskless.compare.reference.match_reference`.
+    masks
+        Label masks of the reference, a path with ``{image}``, for the control "mask mean".
+    beside
+        Further studies of the same cells (the paper's preset, say), for their embeddings.
+    seeds
+        How many seeds of clusters and splits; training is not repeated.
+
+    Returns
+    -------
+    str
+        Table and sentence.
+
+    Raises
+    ------
+    InputError
+        If the study has no fresh clusters, or reference, masks or other studies do not fit.
+    """
+    from maskless.encoder import load_encoder
+    from maskless.report import comparison, save
+    from maskless.stages import study_images
+
+    study = Study.open(folder)
+    cells = _clustered(study)
+    images = study_images(study)
+    matched = match_reference(cells, images, reference, label, without=without, radius_um=radius_um)
+    counts = matched.counts
+    log(
+        f"matched {counts.matched} of {counts.study} cells with {counts.reference} of the reference"
+    )
+    tables = _own_tables(cells, matched)
+    for other in beside:
+        tables[f"{other.name}: embedding"] = _embedding_beside(other, cells)[matched.rows_p]
+    tables |= control_tables(
+        images,
+        matched,
+        cells.obs[["y", "x"]].to_numpy(dtype=np.float64)[matched.rows_p],
+        load_encoder(study.encoder_folder),
+        study.config.embed,
+        masks,
+        study.folder,
+    )
+    seed_list = range(study.config.seed, study.config.seed + seeds)
+    clusters = cells.obs["cluster"].astype(str).to_numpy(dtype=np.str_)[matched.rows_p]
+    results: dict[str, Scores] = {OWN_CLUSTERS: score_clusters(clusters, matched, seed_list)}
+    for name, table in tables.items():
+        log(f"scoring {name} {table.shape}")
+        results[name] = score_table(table, matched, study.config.cluster, seed_list)
+    named, naming = _names(cells, clusters, matched, study.config.seed)
+    found = confusion(named, matched.label_p)
+    sentence = _sentence(results)
+    write_json(
+        study.folder / "comparison.json",
+        _record(matched, results, found, naming, sentence, reference, label, list(seed_list)),
+    )
+    figure = comparison(found, results, TITLES, naming, sentence)
+    for kind in ("png", "svg"):
+        save(figure, study.figures_folder / f"comparison.{kind}")
+    lines = [_table(results), "", *_rediscovered(found, naming), "", sentence]
+    return "\n".join([*lines, f"figure: {study.figures_folder / 'comparison.png'}"])
+
+
+def _clustered(study: Study) -> AnnData:
+    from maskless.cells_file import read_cells
+
+    cells = read_cells(study.cells_file)
+    if "cluster" not in cells.obs or not is_fresh(study, "cluster"):
+        raise InputError(
+            "the study has no clusters that are up to date",
+            file=study.cells_file,
+            do=f"Run: maskless run {study.folder}",
+        )
+    return cells
+
+
+def _own_tables(cells: AnnData, matched: Matched) -> dict[str, NDArray[np.float32]]:
+    used = np.flatnonzero(cells.var["used"].to_numpy(dtype=bool))
+    rows = matched.rows_p
+    return {
+        EMBEDDING: np.asarray(cells.obsm["X_embedding"], np.float32)[rows],
+        f"{OWN}: features": np.asarray(cells.obsm["X_features"], np.float32)[rows],
+        f"{OWN}: activations": np.asarray(cells.X, np.float32)[rows][:, used],
+    }
+
+
+def _embedding_beside(folder: Path, cells: AnnData) -> NDArray[np.float32]:
+    """Embeddings of another study, whose cells must be the same."""
+    other = _clustered(Study.open(folder))
+    same = other.n_obs == cells.n_obs and all(
+        np.array_equal(other.obs[column].to_numpy(), cells.obs[column].to_numpy())
+        for column in ("y", "x")
+    )
+    if not same or list(other.obs["image"]) != list(cells.obs["image"]):
+        raise InputError(
+            "the study beside this one has other cells",
+            file=folder,
+            expected=f"the same {cells.n_obs} cells",
+            found=f"{other.n_obs} cells",
+            do="Make it with the same images and the same [detect]",
+        )
+    return np.asarray(other.obsm["X_embedding"], np.float32)
+
+
+def _names(
+    cells: AnnData, clusters: NDArray[np.str_], matched: Matched, seed: int
+) -> tuple[NDArray[np.str_], str]:
+    """Names of the cells and how they came about: people's if there are any."""
+    given = cells.obs["phenotype"].astype(str).to_numpy(dtype=np.str_)[matched.rows_p]
+    if (given != _UNNAMED).any():
+        return given, "clusters named by people"
+    return held_out_names(clusters, matched, seed), (
+        "clusters named by the majority of the reference in the other half of the images"
+    )
+
+
+def _sentence(results: dict[str, Scores]) -> str:
+    """Say whether the embedding is ahead of every control, and where not."""
+    behind = []
+    controls = [name for name in results if not name.startswith(OWN)]
+    for key, title in TITLES.items():
+        own = results[EMBEDDING][key]
+        best = max(controls, key=lambda name: results[name][key])
+        if results[best][key] >= own:
+            behind.append(f"{title} ({own:.3f}, {best} {results[best][key]:.3f})")
+    if not behind:
+        return "The embedding is ahead of every control in every score."
+    if len(behind) == len(TITLES):
+        return f"The embedding is behind the best control in every score: {'; '.join(behind)}."
+    return f"The embedding is ahead of every control, except in {'; '.join(behind)}."
+
+
+def _table(results: dict[str, Scores]) -> str:
+    short = ["F1", "ARI", "AMI", "linear F1", "linear acc.", "kNN F1", "kNN acc."]
+    width = max(len(name) for name in results) + 2
+    lines = ["".ljust(width) + "".join(title.rjust(15) for title in short)]
+    for name, scores in results.items():
+        texts = []
+        for key in TITLES:
+            spread = scores.get(f"{key}_sd")
+            text = f"{scores[key]:.3f}" if key in scores else "-"
+            texts.append(text + (f" ±{spread:.3f}" if spread is not None else ""))
+        lines.append(name.ljust(width) + "".join(text.rjust(15) for text in texts))
+    return "\n".join(lines)
+
+
+def _rediscovered(found: Confusion, naming: str) -> list[str]:
+    shares = [f"{name} {share:.1%}" for name, share in found.rediscovery().items()]
+    return [f"rediscovered ({naming}):", "  " + ", ".join(shares)]
+
+
+def _record(
+    matched: Matched,
+    results: dict[str, Scores],
+    found: Confusion,
+    naming: str,
+    sentence: str,
+    reference: str,
+    label: str,
+    seeds: list[int],
+) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "label": label,
+        "seeds": seeds,
+        "versions": versions(),
+        "cells": {name: vars(counts) for name, counts in matched.by_image.items()},
+        "split": "image" if len(matched.images) > 1 else "blocks of tissue",
+        "scores": results,
+        "naming": naming,
+        "rediscovery": found.rediscovery(),
+        "confusion": {
+            "given": list(found.labels),
+            "reference": list(found.reference),
+            "counts": found.counts_lr.tolist(),
+        },
+        "sentence": sentence,
+    }
