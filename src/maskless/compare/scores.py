@@ -64,7 +64,7 @@ def score_table(
     """
     by_seed = [
         cluster_scores(
-            phenograph(table_pd, settings.k, settings.resolution, settings.min_size, seed=seed),
+            phenograph(table_pd, **settings.model_dump(), seed=seed),
             matched.label_p,
             matched.group_p,
             [seed],
