@@ -170,11 +170,9 @@ def _sentence(results: dict[str, Scores]) -> str:
         best = max(controls, key=lambda name: results[name][key])
         if results[best][key] >= own:
             behind.append(f"{title} ({own:.3f}, {best} {results[best][key]:.3f})")
-    if not behind:
-        return "The embedding is ahead of every control in every score."
-    if len(behind) == len(TITLES):
-        return f"The embedding is behind the best control in every score: {'; '.join(behind)}."
-    return f"The embedding is ahead of every control, except in {'; '.join(behind)}."
+    ahead = len(TITLES) - len(behind)
+    said = f"The embedding is ahead of every control in {ahead} of {len(TITLES)} scores"
+    return f"{said}; behind the best in {', '.join(behind)}." if behind else f"{said}."
 
 
 def _table(results: dict[str, Scores]) -> str:
