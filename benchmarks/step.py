@@ -11,10 +11,10 @@
   NT-Xent by `logsumexp`; the same in bfloat16 (autocast), and compiled with --compiled.
 
 All have the same encoder, head, loss and optimiser: given the same views, their losses and
-gradients (as a share of the largest) are compared first. CPU seconds, medians over rounds; how many
-times maskless' seconds each needs (medians of the rounds' ratios, and the least); the memory of each
-way, in a process of its own, with --memory WAY. Hours for the 15.36 million views of the paper's
-5,000 steps are extrapolated.
+gradients (as a share of the largest) are compared first. CPU seconds, medians over rounds; how
+many times maskless' seconds each needs (medians of the rounds' ratios, and the least). --memory WAY:
+what a step of one way adds to the memory of a process of its own. Hours for the 15.36 million views
+of the paper's 5,000 steps are extrapolated.
 
 Needs opencv-python-headless beside maskless.
 """
@@ -22,11 +22,12 @@ Needs opencv-python-headless beside maskless.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
+import threading
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import torch
 import views as views_benchmark
 from torch import Tensor
@@ -129,6 +130,24 @@ def check(training: Training, way: Way) -> None:
     print(f"  {way.name}: loss {theirs:.5f} beside {ours:.5f}, gradients differ by {worst:.1e}")
 
 
+def added_mib(work: Callable[[int], object]) -> float:
+    """Highest memory during a second step, above that before the first."""
+    process, done, seen = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(process.memory_info().rss)
+
+    before = process.memory_info().rss
+    work(0)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work(1)
+    done.set()
+    watcher.join()
+    return (max(seen) - before) / 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", nargs="+", default=["default", "paper"])
@@ -151,10 +170,7 @@ def main() -> None:
         works: dict[str, Callable[[int], object]] = {"maskless": training.step}
         works |= {name: lambda _, way=way: way.step(cells) for name, way in ways.items()}
         if given.memory:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            works[given.memory](0)
-            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(f"{preset}, {given.memory}: {(after - before) / 1024:.0f} MiB more")
+            print(f"{preset}, {given.memory}: {added_mib(works[given.memory]):.0f} MiB more")
             continue
         print(f"{preset}, {len(SIZES) * count} views a step")
         for way in ways.values():
