@@ -12,7 +12,7 @@
 
 All have the same encoder, head, loss and optimiser: given the same views, their losses and
 gradients (as a share of the largest) are compared first. CPU seconds, medians over rounds; how
-many times maskless' seconds each needs (medians of the rounds' ratios, and the least). --memory WAY:
+many times the seconds of maskless each needs (medians of the ratios, and the least). --memory WAY:
 what a step of one way adds to the memory of a process of its own. Hours for the 15.36 million views
 of the paper's 5,000 steps are extrapolated.
 
