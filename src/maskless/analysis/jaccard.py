@@ -162,22 +162,23 @@ def _move_rows(  # type: ignore[no-untyped-def]
     start: int,
     stop: int,
 ):
+    keys = np.empty(_LONG_ROW, np.int64)
     for r in range(start, stop):
-        first = new_starts[order_n[r]]
-        if starts[r + 1] - starts[r] > _LONG_ROW:
-            moved = order_n[columns[starts[r] : starts[r + 1]]]
+        begin, first = starts[r], new_starts[order_n[r]]
+        length = starts[r + 1] - begin
+        if length > _LONG_ROW:
+            moved = order_n[columns[begin : begin + length]]
             for place, e in enumerate(np.argsort(moved)):
                 new_columns[first + place] = moved[e]
-                new_weights[first + place] = weights[starts[r] + e]
+                new_weights[first + place] = weights[begin + e]
             continue
-        end = first
-        for e in range(starts[r], starts[r + 1]):  # insertion sort
-            column, weight = order_n[columns[e]], weights[e]
-            place = end
-            while place > first and new_columns[place - 1] > column:
-                new_columns[place] = new_columns[place - 1]
-                new_weights[place] = new_weights[place - 1]
+        for e in range(length):  # insertion sort by column
+            key = (np.int64(order_n[columns[begin + e]]) << 32) | e
+            place = e
+            while place > 0 and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
                 place -= 1
-            new_columns[place] = column
-            new_weights[place] = weight
-            end += 1
+            keys[place] = key
+        for place in range(length):
+            new_columns[first + place] = keys[place] >> 32
+            new_weights[first + place] = weights[begin + (keys[place] & 0xFFFFFFFF)]

@@ -39,7 +39,7 @@ from maskless.analysis.parallel import parallel_map, row_ranges, single_threaded
 from maskless.progress import log
 
 BREADTH = 20
-SAMPLE = 256
+SAMPLE = 128
 """Queries whose true neighbours tell how many lists to search."""
 
 _ROWS = 4096
@@ -57,17 +57,22 @@ class Effort:
         Share of the variance that the codes keep.
     extra
         Candidates beyond k that are ranked by exact distance.
-    coverage
-        Share of the true neighbours of a sample that must be in the lists that are searched.
+    missed
+        Share of the true neighbours of a sample that may be in other lists than those that are
+        searched, up to 100,000 points; less above, where the steps after it find less again.
     """
 
     variance: float
     extra: int
-    coverage: float
+    missed: float
+
+    def missed_of(self, n: int) -> float:
+        """Share that may be missed among n points (found so that recall stays the same)."""
+        return self.missed * min(1.0, float((100_000 / n) ** 0.3))
 
 
-USUAL = Effort(0.9, 16, 0.97)
-THOROUGH = Effort(1.0, 80, 0.99)
+USUAL = Effort(0.9, 16, 0.05)
+THOROUGH = Effort(1.0, 80, 0.01)
 
 
 def usual_list_size(n: int) -> int:
@@ -188,7 +193,8 @@ class NeighbourLists:
         """Number of lists, nearest first, that hold the share of these true neighbours."""
         place_sc = np.argsort(self.centres.order(codes_sd), axis=1)
         needed = np.take_along_axis(place_sc, self.list_n[indices_sk], axis=1) + 1
-        return int(np.quantile(needed, self.effort.coverage, method="higher"))
+        covered = 1 - self.effort.missed_of(len(self.points_nd))
+        return int(np.quantile(needed, covered, method="higher"))
 
     def _rank(
         self,

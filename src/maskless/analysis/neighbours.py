@@ -23,7 +23,7 @@ EXACT_UP_TO = 10_000
 LEAST_RECALL = 0.95
 """Below this, measured on a sample, the approximate search is done again more thoroughly."""
 
-_CHECKED = 200
+_CHECKED = 128
 _CHECKED_ROWS = 8192
 
 
@@ -86,8 +86,8 @@ def nearest_neighbours(
 
     Up to 10,000 points all pairs are compared in float32; above, candidates come from inverted
     lists (:mod:`maskless.analysis.neighbour_lists`) and are ranked by exact distance. How many
-    lists are searched follows from the true neighbours of 256 points, so that about 98 % of all are
-    found whatever the number of points. 200 other points are checked against all, and if less than
+    lists are searched follows from the true neighbours of 128 points, so that about 98 % of all are
+    found whatever the number of points. 128 other points are checked against all, and if less than
     95 % of their neighbours were found (data without structure in many dimensions), a more thorough
     search follows. The result is the same with any number of threads.
 

@@ -22,7 +22,7 @@ from maskless.errors import InputError
 
 UNKNOWN = -1
 _MOST_STARTS = 8
-_CELLS_FOR_ALL_STARTS = 200_000
+_CELLS_FOR_ALL_STARTS = 100_000
 _RUNS = 400
 """Runs of cells that are visited in random order: long ones for the cache, yet enough of them.
 
@@ -76,7 +76,7 @@ def phenograph_graph(
 ) -> PhenoGraph:
     """Cluster cells with PhenoGraph and keep the graph.
 
-    Up to 100,000 cells the best of several starts is taken. The result is the same with any number
+    Up to 50,000 cells the best of several starts is taken. The result is the same with any number
     of threads.
 
     Parameters
