@@ -92,9 +92,8 @@ def test_features_and_gradients_are_those_of_the_reference_in_float64(
     if chosen.width == 1 and chosen.norm == "marker":
         # The norm of one number is 0 whatever it is; what should be 0 is so but for rounding.
         gradients = {n: g for n, g in gradients.items() if true_gradients[n].abs().max() > 1e-6}
-    # The error of GELU's slope, 1e-5, shows where a gradient cancels to 1 / 200 of the others.
     for name, gradient in gradients.items():
-        assert error(gradient, true_gradients[name]) < 5e-4, name
+        assert error(gradient, true_gradients[name]) < 1e-4, name
 
 
 @settings(max_examples=30, deadline=None)
@@ -180,15 +179,17 @@ def test_constants_and_variables_are_one_algorithm(monkeypatch: pytest.MonkeyPat
 def test_gelu_and_its_slope_are_close_everywhere() -> None:
     from numba import njit
 
-    from maskless.encoder.fused_vector import LANES, gelu, gelu_and_slope, load, store
+    from maskless.encoder.fused_gelu import gelu, gelu_and_slope
+    from maskless.encoder.fused_vector import LANES, load_tile, store_tile
 
     @njit
     def apply(x, alone, value, slope):
         for v in range(len(x) // LANES):
-            store(alone, v, gelu(load(x, v)))
-            both = gelu_and_slope(load(x, v))
-            store(value, v, both[0])
-            store(slope, v, both[1])
+            tile = load_tile(x, v, 0, 1, 1)
+            store_tile(alone, v, 0, 1, gelu(tile))
+            both = gelu_and_slope(tile)
+            store_tile(value, v, 0, 1, both[0])
+            store_tile(slope, v, 0, 1, both[1])
 
     x = np.concatenate([np.linspace(-12, 12, 16000), [0, -0.0, 1e-30, 5.2, -5.2, 1e4, -1e4, 1e-4]])
     x = np.concatenate([x, np.zeros(8)]).astype(np.float32)
@@ -197,10 +198,10 @@ def test_gelu_and_its_slope_are_close_everywhere() -> None:
     exact = torch.from_numpy(x).double().requires_grad_()
     true = torch.nn.functional.gelu(exact, approximate="tanh")
     true.sum().backward()
-    assert np.array_equal(alone, value)
-    errors = np.abs(value - true.detach().numpy()) / np.maximum(1, np.abs(x))
-    assert errors.max() < 1.2e-6
-    assert np.abs(slope - exact.grad.numpy()).max() < 2e-5
+    for found in (alone, value):
+        errors = np.abs(found - true.detach().numpy()) / np.maximum(1, np.abs(x))
+        assert errors.max() < 1e-6
+    assert np.abs(slope - exact.grad.numpy()).max() < 3e-6
 
 
 def test_the_path_is_told_and_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

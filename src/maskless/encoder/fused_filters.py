@@ -1,4 +1,4 @@
-"""Filters of the fused towers: rows of pixels, sixteen views side by side in the lanes.
+"""Filters of the fused towers: rows of pixels, a view a lane.
 
 Maps and arguments as in `fused_kernels`.
 """
@@ -7,22 +7,65 @@ from __future__ import annotations
 
 from typing import Any
 
-from maskless.encoder.fused_vector import compiled, fma, load, splat, store
+from maskless.encoder.fused_vector import (
+    compiled,
+    inlined,
+    load_tile,
+    products,
+    splat_tile,
+    store_tile,
+    window_products,
+)
 
 Vectors = Any  # float32 arrays of vectors
 Sizes = Any  # constants when the kernels are compiled for an architecture, else whole numbers
 
 
+def _convolver(pixels: int) -> Any:
+    @inlined
+    def convolve(
+        out: Vectors,
+        to: int,
+        features: Sizes,
+        x: Vectors,
+        at: int,
+        row_step: int,
+        filters: Sizes,
+        weights: Any,
+        weights_at: int,
+        bias_at: int,
+    ) -> None:
+        width, edge = features.number, filters.edge
+        for i in range(width):
+            if bias_at < 0:
+                tile = load_tile(out, to + i, width, 1, pixels)
+            else:
+                tile = splat_tile(weights, bias_at + i, 1, pixels)
+            tap = weights_at + i * edge * edge
+            row = at + i * filters.feature
+            for ky in range(edge):
+                for kx in range(edge):
+                    tap_at = row + ky * row_step + kx * filters.tap
+                    tile = products(
+                        tile, x, tap_at, filters.pixel, weights, tap + ky * edge + kx, 1
+                    )
+            store_tile(out, to + i, width, 1, tile)
+
+    return convolve
+
+
+_convolve_8, _convolve_4, _convolve_2, _convolve_1 = (_convolver(n) for n in (8, 4, 2, 1))
+
+
 @compiled
 def convolve_row(
     out: Vectors,
-    out_at: int,
+    to: int,
     count: int,
     features: Sizes,
     x: Vectors,
-    x_at: int,
+    at: int,
     row_step: int,
-    pixel_step: int,
     filters: Sizes,
     weights: Any,
     weights_at: int,
@@ -30,55 +73,61 @@ def convolve_row(
 ) -> None:
     """Convolve one row, one filter a feature; added to what is in `out` if `bias_at` is negative.
 
-    `x` has `pixel_step` vectors from one output pixel to the next, and the filters tell how many
-    there are from tap to tap and from feature to feature.
+    The filters tell how many vectors there are in `x` from one output pixel to the next, from tap
+    to tap and from feature to feature.
     """
-    width, edge = features.number, filters.edge
-    tap_step, feature_step = filters.tap, filters.feature
-    for i in range(width):
-        p = 0
-        while p + 4 <= count:
-            to = out_at + p * width + i
-            if bias_at < 0:
-                sum0, sum1 = load(out, to), load(out, to + width)
-                sum2, sum3 = load(out, to + 2 * width), load(out, to + 3 * width)
-            else:
-                sum0 = splat(weights, bias_at + i)
-                sum1 = sum0
-                sum2 = sum0
-                sum3 = sum0
-            tap = weights_at + i * edge * edge
-            row = x_at + i * feature_step + p * pixel_step
-            for _ in range(edge):
-                at = row
-                for _ in range(edge):
-                    weight = splat(weights, tap)
-                    sum0 = fma(load(x, at), weight, sum0)
-                    sum1 = fma(load(x, at + pixel_step), weight, sum1)
-                    sum2 = fma(load(x, at + 2 * pixel_step), weight, sum2)
-                    sum3 = fma(load(x, at + 3 * pixel_step), weight, sum3)
-                    at += tap_step
-                    tap += 1
-                row += row_step
-            store(out, to, sum0)
-            store(out, to + width, sum1)
-            store(out, to + 2 * width, sum2)
-            store(out, to + 3 * width, sum3)
-            p += 4
-        while p < count:
-            to = out_at + p * width + i
-            sum0 = load(out, to) if bias_at < 0 else splat(weights, bias_at + i)
-            tap = weights_at + i * edge * edge
-            row = x_at + i * feature_step + p * pixel_step
-            for _ in range(edge):
-                at = row
-                for _ in range(edge):
-                    sum0 = fma(load(x, at), splat(weights, tap), sum0)
-                    at += tap_step
-                    tap += 1
-                row += row_step
-            store(out, to, sum0)
-            p += 1
+    width = features.number
+    p = 0
+    while p + 8 <= count:
+        _convolve_8(
+            out, to + p * width, features, x, at + p * filters.pixel,
+            row_step, filters, weights, weights_at, bias_at,
+        )  # fmt: skip
+        p += 8
+    if p + 4 <= count:
+        _convolve_4(
+            out, to + p * width, features, x, at + p * filters.pixel,
+            row_step, filters, weights, weights_at, bias_at,
+        )  # fmt: skip
+        p += 4
+    if p + 2 <= count:
+        _convolve_2(
+            out, to + p * width, features, x, at + p * filters.pixel,
+            row_step, filters, weights, weights_at, bias_at,
+        )  # fmt: skip
+        p += 2
+    if p < count:
+        _convolve_1(
+            out, to + p * width, features, x, at + p * filters.pixel,
+            row_step, filters, weights, weights_at, bias_at,
+        )  # fmt: skip
+
+
+def _correlator(rows: int, columns: int) -> Any:
+    @inlined
+    def correlate(
+        sums: Vectors,
+        to: int,
+        x: Vectors,
+        at: int,
+        row_step: int,
+        filters: Sizes,
+        d: Vectors,
+        d_at: int,
+        features: Sizes,
+        count: int,
+    ) -> None:
+        tile = load_tile(sums, to, filters.edge, columns, rows)
+        for p in range(count):
+            tap, slope = at + p * filters.pixel, d_at + p * features.number
+            tile = window_products(tile, x, tap, row_step, filters.tap, d, slope, columns)
+        store_tile(sums, to, filters.edge, columns, tile)
+
+    return correlate
+
+
+_correlate_33, _correlate_31 = _correlator(3, 3), _correlator(3, 1)
+_correlate_13, _correlate_11 = _correlator(1, 3), _correlator(1, 1)
 
 
 @compiled
@@ -88,7 +137,6 @@ def correlate_row(
     x: Vectors,
     x_at: int,
     row_step: int,
-    pixel_step: int,
     filters: Sizes,
     d: Vectors,
     d_at: int,
@@ -96,31 +144,33 @@ def correlate_row(
     features: Sizes,
 ) -> None:
     """Add the gradient of the filters of :func:`convolve_row`, `d` being that of its outputs."""
-    width, edge = features.number, filters.edge
-    tap_step, feature_step = filters.tap, filters.feature
-    for i in range(width):
-        for ky in range(edge):
-            kx = 0
-            while kx + 3 <= edge:
-                to = sums_at + (i * edge + ky) * edge + kx
-                sum0, sum1, sum2 = load(sums, to), load(sums, to + 1), load(sums, to + 2)
-                at = x_at + i * feature_step + ky * row_step + kx * tap_step
-                for p in range(count):
-                    slope = load(d, d_at + p * width + i)
-                    sum0 = fma(load(x, at), slope, sum0)
-                    sum1 = fma(load(x, at + tap_step), slope, sum1)
-                    sum2 = fma(load(x, at + 2 * tap_step), slope, sum2)
-                    at += pixel_step
-                store(sums, to, sum0)
-                store(sums, to + 1, sum1)
-                store(sums, to + 2, sum2)
-                kx += 3
-            while kx < edge:
-                to = sums_at + (i * edge + ky) * edge + kx
-                sum0 = load(sums, to)
-                at = x_at + i * feature_step + ky * row_step + kx * tap_step
-                for p in range(count):
-                    sum0 = fma(load(x, at), load(d, d_at + p * width + i), sum0)
-                    at += pixel_step
-                store(sums, to, sum0)
-                kx += 1
+    edge, tap = filters.edge, filters.tap
+    threes = edge // 3 * 3
+    for i in range(features.number):
+        d_from = d_at + i
+        for ky in range(0, threes, 3):
+            to = sums_at + (i * edge + ky) * edge
+            at = x_at + i * filters.feature + ky * row_step
+            for kx in range(0, threes, 3):
+                tap_at = at + kx * tap
+                _correlate_33(
+                    sums, to + kx, x, tap_at, row_step, filters, d, d_from, features, count
+                )
+            for kx in range(threes, edge):
+                tap_at = at + kx * tap
+                _correlate_31(
+                    sums, to + kx, x, tap_at, row_step, filters, d, d_from, features, count
+                )
+        for ky in range(threes, edge):
+            to = sums_at + (i * edge + ky) * edge
+            at = x_at + i * filters.feature + ky * row_step
+            for kx in range(0, threes, 3):
+                tap_at = at + kx * tap
+                _correlate_13(
+                    sums, to + kx, x, tap_at, row_step, filters, d, d_from, features, count
+                )
+            for kx in range(threes, edge):
+                tap_at = at + kx * tap
+                _correlate_11(
+                    sums, to + kx, x, tap_at, row_step, filters, d, d_from, features, count
+                )

@@ -1,8 +1,9 @@
-"""The arithmetic of the fused towers: rows of pixels, sixteen views side by side in the lanes.
+"""The arithmetic of the fused towers, over runs of pixels: linear layers, norms, sums.
 
-All maps are arrays of vectors (see `fused_vector`): the features of a pixel lie side by side, then
-come the next pixels. Arguments named ``..._at`` count vectors in arrays of vectors and single
-numbers in arrays of weights.
+All maps are arrays of vectors (see `fused_vector`), a view a lane: the features of a pixel lie side
+by side, then come the next pixels. Arguments named ``..._at`` count vectors in arrays of vectors
+and single numbers in arrays of weights. Functions with a leading underscore are made for a fixed
+number of pixels at a time, so that their sums fill the registers.
 """
 
 from __future__ import annotations
@@ -11,65 +12,129 @@ from typing import Any
 
 import numpy as np
 
+from maskless.encoder.fused_gelu import gelu, gelu_and_slope
 from maskless.encoder.fused_vector import (
     add,
+    add_scaled,
     compiled,
-    fill,
+    fill_tile,
     fma,
-    gelu,
-    gelu_and_slope,
-    load,
+    inlined,
+    load_tile,
     multiply,
+    outer_products,
+    products,
     reciprocal_root,
-    splat,
-    store,
+    splat_tile,
+    store_tile,
     subtract,
-    zero,
 )
 
 _EPSILON = np.float32(1e-5)
+_RUN = 32  # pixels whose gradients stay in the first cache while matrices are summed
 
 Vectors = Any  # float32 arrays of vectors
 Sizes = Any  # constants when the kernels are compiled for an architecture, else whole numbers
 
 
+def _normaliser(pixels: int) -> Any:
+    @inlined
+    def normalise(
+        h: Vectors,
+        at: int,
+        out: Vectors,
+        to: int,
+        root: Vectors,
+        root_at: int,
+        features: Sizes,
+    ) -> None:
+        step, true = features.number, features.true
+        share = fill_tile(np.float32(1) / np.float32(true), pixels)
+        mean = load_tile(h, at, step, 1, pixels)
+        for i in range(1, true):
+            mean = add(mean, load_tile(h, at + i, step, 1, pixels))
+        mean = multiply(mean, share)
+        squares = fill_tile(np.float32(0), pixels)
+        for i in range(true):
+            value = subtract(load_tile(h, at + i, step, 1, pixels), mean)
+            squares = fma(value, value, squares)
+        inverse = reciprocal_root(fma(squares, share, fill_tile(_EPSILON, pixels)))
+        store_tile(root, root_at, 1, 1, inverse)
+        for i in range(true):
+            value = subtract(load_tile(h, at + i, step, 1, pixels), mean)
+            store_tile(out, to + i, step, 1, multiply(value, inverse))
+        for i in range(true, step):
+            store_tile(out, to + i, step, 1, fill_tile(np.float32(0), pixels))
+
+    return normalise
+
+
+_normalise_2, _normalise_1 = _normaliser(2), _normaliser(1)
+
+
 @compiled
-def normalise_row(
+def normalise(
     h: Vectors,
+    at: int,
     out: Vectors,
-    out_at: int,
+    to: int,
     root: Vectors,
     root_at: int,
     count: int,
     features: Sizes,
 ) -> None:
-    """LayerNorm over the features of each pixel of a row; 1 / sigma goes to `root`."""
-    share = fill(np.float32(1) / np.float32(features.true))
-    epsilon = fill(_EPSILON)
-    for p in range(count):
-        at = p * features.number
-        to = out_at + at
-        mean = load(h, at)
-        for i in range(1, features.true):
-            mean = add(mean, load(h, at + i))
-        mean = multiply(mean, share)
-        squares = zero()
-        for i in range(features.true):
-            value = subtract(load(h, at + i), mean)
-            squares = fma(value, value, squares)
-        inverse = reciprocal_root(fma(squares, share, epsilon))
-        store(root, root_at + p, inverse)
-        for i in range(features.true):
-            store(out, to + i, multiply(subtract(load(h, at + i), mean), inverse))
-        for i in range(features.true, features.number):
-            store(out, to + i, zero())
+    """LayerNorm over the features of each of `count` pixels; 1 / sigma goes to `root`."""
+    width = features.number
+    p = 0
+    while p + 2 <= count:
+        _normalise_2(h, at + p * width, out, to + p * width, root, root_at + p, features)
+        p += 2
+    if p < count:
+        _normalise_1(h, at + p * width, out, to + p * width, root, root_at + p, features)
+
+
+def _normaliser_back(pixels: int) -> Any:
+    @inlined
+    def normalise_back(
+        d: Vectors,
+        at: int,
+        out: Vectors,
+        to: int,
+        normed: Vectors,
+        normed_at: int,
+        root: Vectors,
+        root_at: int,
+        features: Sizes,
+    ) -> None:
+        step, true = features.number, features.true
+        share = fill_tile(np.float32(-1) / np.float32(true), pixels)
+        mean = fill_tile(np.float32(0), pixels)
+        along = mean
+        for i in range(true):
+            value = load_tile(d, at + i, step, 1, pixels)
+            mean = add(mean, value)
+            along = fma(value, load_tile(normed, normed_at + i, step, 1, pixels), along)
+        mean, along = multiply(mean, share), multiply(along, share)
+        inverse = load_tile(root, root_at, 1, 1, pixels)
+        for i in range(true):
+            value = add(load_tile(d, at + i, step, 1, pixels), mean)
+            value = fma(along, load_tile(normed, normed_at + i, step, 1, pixels), value)
+            store_tile(out, to + i, step, 1, multiply(value, inverse))
+        for i in range(true, step):
+            store_tile(out, to + i, step, 1, fill_tile(np.float32(0), pixels))
+
+    return normalise_back
+
+
+_normalise_back_2, _normalise_back_1 = _normaliser_back(2), _normaliser_back(1)
 
 
 @compiled
-def normalise_row_back(
+def normalise_back(
     d: Vectors,
+    at: int,
     out: Vectors,
-    out_at: int,
+    to: int,
     normed: Vectors,
     normed_at: int,
     root: Vectors,
@@ -77,208 +142,161 @@ def normalise_row_back(
     count: int,
     features: Sizes,
 ) -> None:
-    """Gradient of the inputs of :func:`normalise_row` from that of its outputs, `d`."""
-    share = fill(np.float32(-1) / np.float32(features.true))
-    for p in range(count):
-        at = p * features.number
-        to = out_at + at
-        mean, along = zero(), zero()
-        for i in range(features.true):
-            value = load(d, at + i)
-            mean = add(mean, value)
-            along = fma(value, load(normed, normed_at + at + i), along)
-        mean, along = multiply(mean, share), multiply(along, share)
-        inverse = load(root, root_at + p)
-        for i in range(features.true):
-            value = add(load(d, at + i), mean)
-            value = fma(along, load(normed, normed_at + at + i), value)
-            store(out, to + i, multiply(value, inverse))
-        for i in range(features.true, features.number):
-            store(out, to + i, zero())
+    """Gradient of the inputs of :func:`normalise` from that of its outputs, `d`."""
+    width = features.number
+    p = 0
+    while p + 2 <= count:
+        i = p * width
+        _normalise_back_2(
+            d, at + i, out, to + i, normed, normed_at + i, root, root_at + p, features
+        )
+        p += 2
+    if p < count:
+        i = p * width
+        _normalise_back_1(
+            d, at + i, out, to + i, normed, normed_at + i, root, root_at + p, features
+        )
+
+
+def _linear_layer(pixels: int) -> Any:
+    @inlined
+    def linear(
+        out: Vectors,
+        to: int,
+        outputs: Sizes,
+        x: Vectors,
+        at: int,
+        inputs: Sizes,
+        weights: Any,
+        weights_at: int,
+        bias_at: int,
+    ) -> None:
+        for j in range(0, outputs.number, 4):
+            if bias_at < 0:
+                tile = load_tile(out, to + j, outputs.number, 4, pixels)
+            else:
+                tile = splat_tile(weights, bias_at + j, 4, pixels)
+            w_at = weights_at + j * inputs.number
+            for i in range(inputs.number):
+                tile = products(tile, x, at + i, inputs.number, weights, w_at + 4 * i, 4)
+            store_tile(out, to + j, outputs.number, 4, tile)
+
+    return linear
+
+
+_linear_2, _linear_1 = _linear_layer(2), _linear_layer(1)
 
 
 @compiled
-def matrix_tile(
-    x: Vectors,
-    x_at: int,
-    inputs: Sizes,
-    weights: Any,
-    tile_at: int,
-    s0: Any,
-    s1: Any,
-    s2: Any,
-    s3: Any,
-) -> Any:
-    """Four outputs of a linear layer, added to s0 .. s3."""
-    for i in range(inputs.number):
-        value = load(x, x_at + i)
-        s0 = fma(value, splat(weights, tile_at), s0)
-        s1 = fma(value, splat(weights, tile_at + 1), s1)
-        s2 = fma(value, splat(weights, tile_at + 2), s2)
-        s3 = fma(value, splat(weights, tile_at + 3), s3)
-        tile_at += 4
-    return s0, s1, s2, s3
-
-
-@compiled
-def multiply_add(
+def linear(
     out: Vectors,
-    out_at: int,
+    to: int,
     outputs: Sizes,
     x: Vectors,
-    x_at: int,
+    at: int,
     inputs: Sizes,
     weights: Any,
     weights_at: int,
+    bias_at: int,
+    count: int,
 ) -> None:
-    """Add a linear layer's result to `out`."""
-    for j in range(0, outputs.number, 4):
-        to = out_at + j
-        s0, s1, s2, s3 = load(out, to), load(out, to + 1), load(out, to + 2), load(out, to + 3)
-        tile_at = weights_at + j * inputs.number
-        s0, s1, s2, s3 = matrix_tile(x, x_at, inputs, weights, tile_at, s0, s1, s2, s3)
-        store(out, to, s0)
-        store(out, to + 1, s1)
-        store(out, to + 2, s2)
-        store(out, to + 3, s3)
+    """Give a linear layer of `count` pixels; added to what is in `out` if `bias_at` is negative."""
+    n, m = outputs.number, inputs.number
+    p = 0
+    while p + 2 <= count:
+        _linear_2(out, to + p * n, outputs, x, at + p * m, inputs, weights, weights_at, bias_at)
+        p += 2
+    if p < count:
+        _linear_1(out, to + p * n, outputs, x, at + p * m, inputs, weights, weights_at, bias_at)
 
 
-@compiled
-def fill_row(out: Vectors, out_at: int, weights: Any, bias_at: int, features: Sizes) -> None:
-    """Set `out` to biases."""
-    for i in range(features.number):
-        store(out, out_at + i, splat(weights, bias_at + i))
+def _activator(keep: bool) -> Any:
+    @compiled
+    def activate(
+        u: Vectors,
+        at: int,
+        hidden: Vectors,
+        to: int,
+        inner: Sizes,
+        cell_of: Any,
+        share_of: Any,
+        pixel: int,
+        count: int,
+    ) -> None:
+        for p in range(count):
+            u_at, cell_at = at + p * inner.number, to + cell_of[pixel + p] * inner.number
+            share = share_of[pixel + p]
+            for j in range(0, inner.number, 4):
+                tile = load_tile(u, u_at + j, 0, 4, 1)
+                if keep:
+                    tile, slope = gelu_and_slope(tile)
+                    store_tile(u, u_at + j, 0, 4, slope)
+                else:
+                    tile = gelu(tile)
+                add_scaled(hidden, cell_at + j, share, tile)
+
+    return activate
 
 
-@compiled
-def clear(out: Vectors, out_at: int, count: int) -> None:
-    """Set `out` to 0."""
+# GELU of `count` pixels' inner features `u`, times their shares, is added to their cells' in
+# `hidden`; the second writes its slopes over `u`.
+activate, activate_and_keep = _activator(False), _activator(True)
+
+
+@inlined
+def clear(out: Vectors, to: int, count: int) -> None:
+    """Set `count` vectors to 0."""
     for i in range(count):
-        store(out, out_at + i, zero())
+        store_tile(out, to + i, 0, 1, fill_tile(np.float32(0), 1))
 
 
-@compiled
-def add_scaled(
-    out: Vectors, out_at: int, x: Vectors, x_at: int, share: Any, features: Sizes
+@inlined
+def add_pixel(out: Vectors, to: int, x: Vectors, at: int, share: Any, features: Sizes) -> None:
+    """Add the features of a pixel, times a number."""
+    for i in range(0, features.number, 4):
+        add_scaled(out, to + i, share, load_tile(x, at + i, 0, 4, 1))
+
+
+@inlined
+def set_pixel(out: Vectors, to: int, x: Vectors, at: int, share: Any, features: Sizes) -> None:
+    """Set the features of a pixel to those of another, times a number."""
+    factor = fill_tile(share, 4)
+    for i in range(0, features.number, 4):
+        store_tile(out, to + i, 0, 4, multiply(load_tile(x, at + i, 0, 4, 1), factor))
+
+
+@inlined
+def multiply_pixel(out: Vectors, to: int, x: Vectors, at: int, share: Any, features: Sizes) -> None:
+    """Multiply the features of a pixel by those of another and by one number for all."""
+    factor = fill_tile(share, 4)
+    for i in range(0, features.number, 4):
+        value = multiply(load_tile(x, at + i, 0, 4, 1), factor)
+        store_tile(out, to + i, 0, 4, multiply(load_tile(out, to + i, 0, 4, 1), value))
+
+
+@inlined
+def add_biases(
+    out: Vectors, to: int, x: Vectors, at: int, weights: Any, bias_at: int, features: Sizes
 ) -> None:
-    """Add `x` times `share`, one number for all."""
-    factor = fill(share)
-    for i in range(features.number):
-        store(out, out_at + i, fma(load(x, x_at + i), factor, load(out, out_at + i)))
+    """Set the features of a pixel to those of another and biases."""
+    for i in range(0, features.number, 4):
+        value = add(load_tile(x, at + i, 0, 4, 1), splat_tile(weights, bias_at + i, 4, 1))
+        store_tile(out, to + i, 0, 4, value)
 
 
 @compiled
-def _add_gelu(x: Any, out: Vectors, out_at: int, factor: Any) -> None:
-    store(out, out_at, fma(gelu(x), factor, load(out, out_at)))
-
-
-@compiled
-def _add_gelu_and_slope(
-    x: Any, out: Vectors, out_at: int, factor: Any, slopes: Vectors, slope_at: int
-) -> None:
-    value, slope = gelu_and_slope(x)
-    store(out, out_at, fma(value, factor, load(out, out_at)))
-    store(slopes, slope_at, slope)
-
-
-@compiled
-def expand_pixel(
-    normed: Vectors,
-    at: int,
-    hidden: Vectors,
-    hidden_at: int,
-    weights: Any,
-    block: Any,
-    sizes: Sizes,
-    share: Any,
-) -> None:
-    """Inner features of a pixel; `share` of them goes to `hidden`."""
-    factor = fill(share)
-    for j in range(0, sizes.inner.number, 4):
-        b = block.expand_bias + j
-        u0, u1, u2, u3 = matrix_tile(
-            normed,
-            at,
-            sizes.features,
-            weights,
-            block.expand + j * sizes.features.number,
-            splat(weights, b),
-            splat(weights, b + 1),
-            splat(weights, b + 2),
-            splat(weights, b + 3),
-        )
-        to = hidden_at + j
-        _add_gelu(u0, hidden, to, factor)
-        _add_gelu(u1, hidden, to + 1, factor)
-        _add_gelu(u2, hidden, to + 2, factor)
-        _add_gelu(u3, hidden, to + 3, factor)
-
-
-@compiled
-def expand_pixel_and_slopes(
-    normed: Vectors,
-    at: int,
-    hidden: Vectors,
-    hidden_at: int,
-    weights: Any,
-    block: Any,
-    sizes: Sizes,
-    share: Any,
-    slopes: Vectors,
-    slopes_at: int,
-) -> None:
-    """Like :func:`expand_pixel`; the slopes of GELU are kept for the backward."""
-    factor = fill(share)
-    for j in range(0, sizes.inner.number, 4):
-        b = block.expand_bias + j
-        u0, u1, u2, u3 = matrix_tile(
-            normed,
-            at,
-            sizes.features,
-            weights,
-            block.expand + j * sizes.features.number,
-            splat(weights, b),
-            splat(weights, b + 1),
-            splat(weights, b + 2),
-            splat(weights, b + 3),
-        )
-        to, slope_to = hidden_at + j, slopes_at + j
-        _add_gelu_and_slope(u0, hidden, to, factor, slopes, slope_to)
-        _add_gelu_and_slope(u1, hidden, to + 1, factor, slopes, slope_to + 1)
-        _add_gelu_and_slope(u2, hidden, to + 2, factor, slopes, slope_to + 2)
-        _add_gelu_and_slope(u3, hidden, to + 3, factor, slopes, slope_to + 3)
-
-
-@compiled
-def scale_by(out: Vectors, out_at: int, x: Vectors, x_at: int, share: Any, features: Sizes) -> None:
-    """Multiply `out` by `x` and by `share`, one number for all."""
-    factor = fill(share)
-    for i in range(features.number):
-        store(out, out_at + i, multiply(load(out, out_at + i), multiply(load(x, x_at + i), factor)))
-
-
-@compiled
-def sum_rows(
-    sums: Vectors, sums_at: int, d: Vectors, d_at: int, features: Sizes, count: int
-) -> None:
+def sum_pixels(sums: Vectors, to: int, d: Vectors, at: int, features: Sizes, count: int) -> None:
     """Add the gradients of biases: the sum of `d` over `count` pixels."""
     width = features.number
     for i in range(0, width, 4):
-        to = sums_at + i
-        s0, s1, s2, s3 = load(sums, to), load(sums, to + 1), load(sums, to + 2), load(sums, to + 3)
-        at = d_at + i
-        for _ in range(count):
-            s0, s1 = add(s0, load(d, at)), add(s1, load(d, at + 1))
-            s2, s3 = add(s2, load(d, at + 2)), add(s3, load(d, at + 3))
-            at += width
-        store(sums, to, s0)
-        store(sums, to + 1, s1)
-        store(sums, to + 2, s2)
-        store(sums, to + 3, s3)
+        tile = load_tile(sums, to + i, 0, 4, 1)
+        for p in range(count):
+            tile = add(tile, load_tile(d, at + i + p * width, 0, 4, 1))
+        store_tile(sums, to + i, 0, 4, tile)
 
 
 @compiled
-def outer_rows(
+def outer_pixels(
     sums: Vectors,
     sums_at: int,
     d: Vectors,
@@ -291,22 +309,13 @@ def outer_rows(
 ) -> None:
     """Add the gradient of a linear layer: products of `d` and `x`, summed over `count` pixels."""
     rows, columns = outputs.number, inputs.number
-    for j in range(0, rows, 2):
-        for i in range(0, columns, 2):
-            to = sums_at + j * columns + i
-            s00, s01 = load(sums, to), load(sums, to + 1)
-            s10, s11 = load(sums, to + columns), load(sums, to + columns + 1)
-            d_from, x_from = d_at + j, x_at + i
-            for _ in range(count):
-                d0, d1 = load(d, d_from), load(d, d_from + 1)
-                x0, x1 = load(x, x_from), load(x, x_from + 1)
-                s00 = fma(d0, x0, s00)
-                s01 = fma(d0, x1, s01)
-                s10 = fma(d1, x0, s10)
-                s11 = fma(d1, x1, s11)
-                d_from += rows
-                x_from += columns
-            store(sums, to, s00)
-            store(sums, to + 1, s01)
-            store(sums, to + columns, s10)
-            store(sums, to + columns + 1, s11)
+    for first in range(0, count, _RUN):
+        pixels = min(_RUN, count - first)
+        for j in range(0, rows, 4):
+            for i in range(0, columns, 2):
+                to = sums_at + j * columns + i
+                tile = load_tile(sums, to, columns, 2, 4)
+                for p in range(first, first + pixels):
+                    x_from, d_from = x_at + p * columns + i, d_at + p * rows + j
+                    tile = outer_products(tile, x, x_from, d, d_from, 2)
+                store_tile(sums, to, columns, 2, tile)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from maskless.encoder.fused_constants import Constants
 
 TILE = 4
+_STRIP = 32  # pixels that are worked on together, about: so many stay in the first cache
 KEEP, HALVE, POOL = 0, 1, 2  # what is behind a block: nothing, a 2 x 2 average, the last pooling
 
 Integers = NDArray[np.int64]
@@ -66,30 +67,33 @@ class Inner(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """Edge of filters, and vectors of their input from tap to tap and from feature to feature."""
+    """Edge of filters, and vectors of their input between taps, features, and output pixels."""
 
     edge: int
     tap: int
     feature: int
+    pixel: int
 
 
 class Sizes(NamedTuple):
-    """Sizes that the kernels' loops depend on."""
+    """Sizes that the kernels' loops depend on; constants where they are compiled for them."""
 
-    features: Features
-    inner: Inner
-    stem: Filters
-    depthwise: Filters
+    features: Features | Constants
+    inner: Inner | Constants
+    stem: Filters | Constants
+    depthwise: Filters | Constants
     norm: bool
 
 
 _BLOCK_FIELDS = (
     # The grid that the block sees, the grid behind it, and what makes the one from the other.
     *("height", "length", "cells_height", "cells_length", "after", "pixel"),
+    # Rows that are worked on together: an even number, so that pooled cells lie in one strip.
+    "strip",
     # Vectors, in the order of the forward: padded input, normalised, 1 / sigma, slope of GELU,
     # pooled inner features, pooled input.
     *("x", "normed", "root", "slope", "hidden", "pooled"),
-    # Gradients of depthwise output (padded), input, a row of pooled inner features, output.
+    # Gradients of depthwise output (padded), input, a strip's pooled inner features, output.
     *("d_depthwise", "d_x", "d_hidden", "d_cells"),
     # Weights, plain and as the backward wants them; and their gradients.
     *("depthwise", "depthwise_bias", "expand", "expand_bias", "project", "project_bias"),
@@ -99,7 +103,7 @@ _BLOCK_FIELDS = (
 )
 _TOWER_FIELDS = (
     # Places of the stem's and the last layer's weights, and their gradients.
-    *("stem", "stem_bias", "last", "last_bias", "last_back"),
+    *("stem", "stem_bias", "last", "last_bias", "last_back", "zeros"),
     *("g_stem", "g_stem_bias", "g_last", "g_last_bias"),
     # Stride of the stem, vectors in a row of the padded view, and the memory of each kind.
     *(
@@ -110,7 +114,8 @@ _TOWER_FIELDS = (
         "n_view",
         "n_maps",
         "n_maps_kept",
-        "n_rows",
+        "n_strip",
+        "n_strip_kept",
     ),
 )
 
@@ -138,7 +143,7 @@ class Plan:
         For each pixel of each block's grid, the cell it is pooled into, and its weight there.
     """
 
-    sizes: Sizes | Constants
+    sizes: Sizes
     width: int
     tower: Any
     block: Any
@@ -183,6 +188,10 @@ class _Weights:
         """Biases: their place, and their gradients'."""
         plain = self._next(outputs, 1, fill_inputs=False)
         return self._weight(plain), self._gradient(plain)
+
+    def zeros(self, count: int) -> int:
+        """Weights of 0: their place."""
+        return self._weight(np.full(count, -1, np.int64))
 
     def _next(self, outputs: int, inputs: int, fill_inputs: bool = True) -> Integers:
         start = self.parameters.take(outputs * inputs)
@@ -243,6 +252,7 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
         pixels = grid[0] * grid[1]
         padded = (grid[0] + 2 * pad) * (grid[1] + 2 * pad)
         b["height"], b["length"], b["after"], b["pixel"] = *grid, how, pixel
+        b["strip"] = max(2, _STRIP // grid[1] // 2 * 2)
         cell_of, share_of, behind_grid = _pooling(grid, how, pool_weights)
         cells.append(cell_of)
         shares.append(share_of)
@@ -270,15 +280,17 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
     d_x = [kept.take(max(block["height"] * block["length"]) * width) for _ in range(2)]
     block["d_x"] = [d_x[number % 2] for number in range(len(block))]
     block["d_cells"] = [*block["d_x"][1:], kept.take(width)]
-    block["d_hidden"] = kept.take(max(block["cells_length"]) * inner)
+    strip = int(max(block["strip"] * block["length"]))  # pixels, and cells at most
+    block["d_hidden"] = kept.take(strip * inner)
     tower["last"], tower["last_back"], tower["g_last"] = weights.matrix(shape.width, shape.width)
     tower["last_bias"], tower["g_last_bias"] = weights.vector(shape.width)
+    tower["zeros"] = weights.zeros(max(width, inner))
     tower["stride"] = shape.stem_stride
     tower["view_row"] = length + 2
     tower["n_weights"], tower["n_gradients"] = weights.weights.used, weights.gradients.used
     tower["n_view"], tower["n_maps"] = (height + 2) * (length + 2), maps.used
     tower["n_maps_kept"] = kept.used
-    tower["n_rows"] = max(int(b["length"]) for b in block) * max(width, inner)
+    tower["n_strip"], tower["n_strip_kept"] = strip * width, strip * (width + 1 + inner)
     written = np.concatenate(weights.written)
     gradient_of = np.empty(weights.parameters.used, np.int64)
     places = np.flatnonzero(written >= 0)
@@ -295,21 +307,20 @@ def make_plan(shape: Shape, height: int, length: int, pool_weights: bytes) -> Pl
     )
 
 
-def _sizes(shape: Shape) -> Sizes | Constants:
+def _sizes(shape: Shape) -> Sizes:
     """Sizes that the kernels are compiled with: constants for the usual towers, else variables."""
     width, inner = _filled(shape.width), _filled(shape.inner)
     usual = shape.kernel == 3 and shape.norm and shape.expansion == 2 and shape.width in _USUAL
-    make: Any = Constants if usual else Sizes
-    sizes: Sizes | Constants = make(
-        features=Constants(number=width, true=width) if usual else Features(width, shape.width),
+    features = {"number": width, "true": shape.width}
+    stem = {"edge": 3, "tap": 1, "feature": 0, "pixel": shape.stem_stride}
+    depthwise = {"edge": shape.kernel, "tap": width, "feature": 1, "pixel": width}
+    return Sizes(
+        features=Constants(**features) if usual else Features(**features),
         inner=Constants(number=inner) if usual else Inner(inner),
-        stem=Constants(edge=3, tap=1, feature=0) if usual else Filters(3, 1, 0),
-        depthwise=Constants(edge=3, tap=width, feature=1)
-        if usual
-        else Filters(shape.kernel, width, 1),
+        stem=Constants(**stem) if usual else Filters(**stem),
+        depthwise=Constants(**depthwise) if usual else Filters(**depthwise),
         norm=shape.norm,
     )
-    return sizes
 
 
 def _pooling(
