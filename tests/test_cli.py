@@ -46,6 +46,16 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
     }
     stage = ["--keep-going", "--quiet", "--strict"]
     assert options == {
+        "compare": [
+            "--beside",
+            "--label",
+            "--masks",
+            "--quiet",
+            "--radius-um",
+            "--reference",
+            "--seeds",
+            "--without",
+        ],
         "demo": ["--quiet"],
         "init": [
             "--background",

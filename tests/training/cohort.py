@@ -1,5 +1,6 @@
 """A tiny cohort and settings that train in well under a second; also run as a process."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,7 +47,10 @@ def train(settings=TRAIN, encoder=ENCODER, seed=3, cells=None, **options):
 
 
 if __name__ == "__main__":
-    # Trains slowly and says so after each step, to be stopped from outside.
+    # Trains slowly and says so after each step, to be stopped from outside. Processes started in
+    # the background of a shell ignore SIGINT; this one is not to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def tell(record):
         print(record["step"], flush=True)
         time.sleep(0.2)
