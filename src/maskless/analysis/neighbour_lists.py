@@ -76,8 +76,8 @@ THOROUGH = Effort(1.0, 80, 0.01)
 
 
 def usual_list_size(n: int) -> int:
-    """Points in a list: comparing with centres and with points shall cost about the same."""
-    return max(64, round(0.8 * float(n**0.5)))
+    """Points in a list: comparing with centres and with points shall both cost little."""
+    return min(512, max(64, round(0.8 * float(n**0.5))))
 
 
 class Known(NamedTuple):
