@@ -91,17 +91,17 @@ class _NTXent(torch.autograd.Function):
         total = z_nd.new_zeros(())
         for start in range(share[0] * chunk, rows, share[1] * chunk):
             block_md, others_md = z_nd[start : start + chunk], others_nd[start : start + chunk]
-            score_mn = block_md @ z_nd.T
-            score_mn.div_(temperature)
+            # Factors go to the small matrices: each pass over the large one costs.
+            score_mn = (block_md / temperature) @ z_nd.T
             score_mn.diagonal(start).fill_(-torch.inf)  # a view is not compared with itself
             highest_m1 = score_mn.amax(1, keepdim=True)
-            share_mn = score_mn.sub_(highest_m1).exp_()
-            total_m1 = share_mn.sum(1, keepdim=True)
-            share_mn.div_(total_m1)
+            weight_mn = score_mn.sub_(highest_m1).exp_()
+            total_m1 = weight_mn.sum(1, keepdim=True)
             positive = (block_md * others_md).sum() / (views - 1)
             total += (total_m1.log() + highest_m1).sum() - positive / temperature
-            gradient_md = gradient_nd[start : start + chunk].addmm_(share_mn, z_nd)
-            gradient_nd.addmm_(share_mn.T, block_md)
+            gradient_md = gradient_nd[start : start + chunk]
+            gradient_md.addcdiv_(weight_mn @ z_nd, total_m1)
+            gradient_nd.addmm_(weight_mn.T, block_md / total_m1)
             gradient_md.sub_(others_md, alpha=2 / (views - 1))
         ctx.save_for_backward(gradient_nd.div_(rows * temperature))
         return total / rows
