@@ -93,7 +93,7 @@ def test_features_and_gradients_are_those_of_the_reference_in_float64(
         # The norm of one number is 0 whatever it is; what should be 0 is so but for rounding.
         gradients = {n: g for n, g in gradients.items() if true_gradients[n].abs().max() > 1e-6}
     for name, gradient in gradients.items():
-        assert error(gradient, true_gradients[name]) < 1e-4, name
+        assert error(gradient, true_gradients[name]) < 2e-4, name
 
 
 @settings(max_examples=30, deadline=None)

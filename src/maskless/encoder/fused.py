@@ -35,7 +35,7 @@ def fused_features(
     Gradients go to the encoder's parameters, not to the views. A view's features depend on its
     pixels and the parameters alone, not on the batch it is in; gradients depend on the batch. The
     number of threads (torch's) changes no bit of either. Differences from exact arithmetic are
-    below 1e-5 of the largest feature and 1e-4 of the largest gradient of a parameter.
+    below 1e-5 of the largest feature and 2e-4 of the largest gradient of a parameter.
 
     Parameters
     ----------
