@@ -73,11 +73,26 @@ def detect_with_cellpose(
     InputError
         If there are no such weights, or Cellpose can not load them.
     """
-    weights = _weights(settings, base)
-    model = _model(str(weights))
+    return centres_of_labels(masks_with_cellpose(plane_yx, um_per_pixel, settings, base))
+
+
+def masks_with_cellpose(
+    plane_yx: NDArray[np.floating[Any]],
+    um_per_pixel: float,
+    settings: DetectSettings,
+    base: Path | None = None,
+) -> NDArray[Any]:
+    """Segment nuclei with Cellpose; see :func:`detect_with_cellpose`.
+
+    Returns
+    -------
+    labels_yx
+        Whole numbers, 0 = no nucleus, shape of the plane.
+    """
+    model = _model(str(_weights(settings, base)))
     diameter_px = NUCLEI_WIDTH * settings.nuclear_radius_um / um_per_pixel
     masks_yx = model.eval(plane_yx.astype(np.float32), channels=[0, 0], diameter=diameter_px)[0]
-    return centres_of_labels(np.asarray(masks_yx).reshape(plane_yx.shape))
+    return np.asarray(masks_yx).reshape(plane_yx.shape)
 
 
 def weights_record(settings: DetectSettings, base: Path | None = None) -> dict[str, Any]:

@@ -72,12 +72,7 @@ def detect_nuclei(
     chosen = settings or default_settings()
     if not (np.isfinite(um_per_pixel) and um_per_pixel > 0):
         raise SettingsError(f"um_per_pixel must be a number above 0, not {um_per_pixel}")
-    signal_yx = _stretched(plane_yx)
-
-    sigma_px = max(chosen.nuclear_radius_um / np.sqrt(2) / um_per_pixel, _NARROWEST_SIGMA_PX)
-    smooth_yx = ndimage.gaussian_filter(signal_yx, sigma_px)
-    response_yx = smooth_yx - ndimage.gaussian_filter(signal_yx, WIDER * sigma_px)
-
+    smooth_yx, response_yx = nuclear_response(plane_yx, um_per_pixel, chosen)
     peaks_yx = _separate_peaks(response_yx, chosen.min_distance_um / um_per_pixel)
     if len(peaks_yx) == 0:
         return np.zeros((0, 2))
@@ -88,6 +83,32 @@ def detect_nuclei(
     centres_yx = _refined(response_yx, peaks_yx[strong & stained])
     order = np.lexsort((centres_yx[:, 1], centres_yx[:, 0]))
     return np.ascontiguousarray(centres_yx[order, ::-1])
+
+
+def nuclear_response(
+    plane_yx: NDArray[Any], um_per_pixel: float, settings: DetectSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smooth a nuclear plane to the size of nuclei, and tell how far each pixel stands out.
+
+    Parameters
+    ----------
+    plane_yx, um_per_pixel, settings
+        See :func:`detect_nuclei`.
+
+    Returns
+    -------
+    smooth_yx, response_yx
+        The stretched plane smoothed, and the difference of Gaussians: above 0 inside of blobs.
+
+    Raises
+    ------
+    InputError
+        See :func:`detect_nuclei`.
+    """
+    signal_yx = _stretched(plane_yx)
+    sigma_px = max(settings.nuclear_radius_um / np.sqrt(2) / um_per_pixel, _NARROWEST_SIGMA_PX)
+    smooth_yx = ndimage.gaussian_filter(signal_yx, sigma_px)
+    return smooth_yx, smooth_yx - ndimage.gaussian_filter(signal_yx, WIDER * sigma_px)
 
 
 def otsu_threshold(values: NDArray[np.floating[Any]], bins: int = 256) -> float:
