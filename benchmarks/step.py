@@ -1,6 +1,6 @@
 """A whole step of training beside PyTorch's ways: views, forward, loss, backward, optimiser.
 
-``python benchmarks/step.py [--preset default paper] [--rounds 5] [--cells 256] [--compiled]``
+``python benchmarks/step.py [--preset default paper] [--rounds 5] [--cells 256]``
 
 34 markers, four views a cell (16, 16, 14 and 12 px). One thread each, in turns:
 
@@ -8,7 +8,8 @@
 - plain: patches cut out and turned by OpenCV, `Conv2d(groups)` float32, NT-Xent with boolean masks
   over all pairs;
 - channels-last: views by `index_select`, grouped convolutions in PyTorch's channels-last layout,
-  NT-Xent by `logsumexp`; the same in bfloat16 (autocast), and compiled with --compiled.
+  NT-Xent by `logsumexp`; also compiled (--compiled) and in bfloat16 (--bfloat16: autocast, slow
+  without the processor's own bfloat16 instructions).
 
 All have the same encoder, head, loss and optimiser: given the same views, their losses and
 gradients (as a share of the largest) are compared first. CPU seconds, medians over rounds; how
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cells", type=int, default=256)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--memory", help="run one step of this way only, and say its memory")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -162,7 +164,9 @@ def main() -> None:
     for preset in given.preset:
         config = resolve({"preset": preset})
         training = make_training(config, cells, count)
-        names = ["plain", "channels-last", "channels-last bfloat16"]
+        names = ["plain", "channels-last"]
+        if given.bfloat16:
+            names.append("channels-last bfloat16")
         ways = {name: Way(name, config, count, False) for name in names}
         if given.compiled:
             for name in names[1:]:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maskless.errors import InputError, StudyError
-from maskless.storage import atomic_path, read_json, remove_leftovers, write_json, write_text
+from maskless.storage import (
+    atomic_path,
+    mapped_array,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 
 def everything_in(folder: Path) -> set[str]:
@@ -82,3 +90,23 @@ def test_damaged_json_is_named(text: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"a\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (0, 4)])
+def test_a_mapped_array_is_zeros_that_land_in_its_file(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    array = mapped_array(shape, tmp_path / "deep", "points")
+    assert array.shape == shape
+    assert array.dtype == np.float32
+    assert not array.any()
+    array[:] = 7
+    if array.size:
+        assert (np.fromfile(tmp_path / "deep" / "points.bin", np.float32) == 7).all()
+    assert not (mapped_array(shape, None, "points")).any()
+
+
+def test_a_mapped_array_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StudyError, match="file"):
+        mapped_array((3,), tmp_path / "file", "points")

@@ -20,7 +20,7 @@ from maskless.config import (
     UmapSettings,
 )
 from maskless.errors import InputError
-from maskless.storage import remove
+from maskless.storage import mapped_array, remove
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -137,6 +137,7 @@ def embed(
     settings: EmbedSettings | None = None,
     *,
     device: str = "auto",
+    scratch: Path | None = None,
 ) -> AnnData:
     """Embed every cell; one image is in memory at a time.
 
@@ -152,6 +153,9 @@ def embed(
         Size of the views.
     device
         "auto" (a GPU where there is one), "cpu" or "cuda".
+    scratch
+        Folder for the results, as mapped files; None = in memory. The caller removes it when the
+        cells are written. With it, memory stays near one image however many cells there are.
 
     Returns
     -------
@@ -172,7 +176,7 @@ def embed(
     from maskless.training import embed_cells
 
     image_index, centres_yx = _positions(cells, images)
-    disc_mean = np.zeros((cells.n_obs, cells.n_vars), dtype=np.float32)
+    disc_mean = mapped_array((cells.n_obs, cells.n_vars), scratch, "disc_mean")
 
     def measure_discs(image: Image, rows: NDArray[np.integer[Any]]) -> None:
         pixels_cyx = np.asarray(image.pixels_cyx, dtype=np.float32)
@@ -186,11 +190,13 @@ def embed(
         centres_yx,
         settings or EmbedSettings(),
         device=device,
+        scratch=scratch,
         on_image=measure_discs,
     )
     columns = [images.panel.index(marker) for marker in encoder.markers]
-    activations = np.zeros_like(disc_mean)
-    activations[:, columns] = found.activations_nc
+    activations = mapped_array(disc_mean.shape, scratch, "X")
+    for column, values_n in zip(columns, found.activations_nc.T, strict=True):
+        activations[:, column] = values_n
     positive_above = np.zeros(cells.n_vars, dtype=np.float32)
     positive_above[columns] = encoder.activation.positive_above.numpy()
     embedded = AnnData(
@@ -305,7 +311,11 @@ def _response(
 
     size_px = view_size_px(settings.view_um, encoder.pixel_um)
     reach_um = view_reach_um([size_px * encoder.pixel_um])
-    best = np.argsort(-activations_nc, axis=0, kind="stable")[:_RESPONSE_CELLS]
+    # One marker at a time: orders of all markers together are larger than an image.
+    best = np.stack(
+        [np.argsort(-values_n, kind="stable")[:_RESPONSE_CELLS] for values_n in activations_nc.T],
+        axis=1,
+    )
     chosen = np.unique(best)
     views: list[NDArray[np.float32]] = []
     order: list[NDArray[np.int64]] = []

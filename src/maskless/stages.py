@@ -155,11 +155,21 @@ def _embed(study: Study, options: Options) -> Facts:
 
     encoder = load_encoder(study.encoder_folder)
     config = study.config
-    cells = embed(
-        encoder, study_images(study), _load(study, "detect"), config.embed, device=config.device
-    )
-    facts = {"cells": cells.n_obs, "markers": len(encoder.markers)}
-    _save(study, cells, "embed", facts)
+    scratch = study.encoder_folder / "embedded"
+    detected = _load(study, "detect")
+    try:
+        cells = embed(
+            encoder,
+            study_images(study),
+            detected,
+            config.embed,
+            device=config.device,
+            scratch=scratch,
+        )
+        facts = {"cells": cells.n_obs, "markers": len(encoder.markers)}
+        _save(study, cells, "embed", facts)
+    finally:
+        remove(scratch)
     return facts
 
 

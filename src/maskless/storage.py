@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskless.errors import InputError, StudyError
 
 _TEMPORARY = ".part-"
@@ -106,6 +109,41 @@ def _flush_one(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mapped_array(shape: tuple[int, ...], folder: Path | None, name: str) -> NDArray[np.float32]:
+    """Float32 zeros, in memory or in a file of their own that is mapped.
+
+    Pages of a mapped file go to disk when memory is short, so an array may exceed memory.
+
+    Parameters
+    ----------
+    shape
+        Of the array.
+    folder
+        Where the file goes, made if need be; None = in memory.
+    name
+        Of the file, without suffix.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be made (read-only, disk full).
+    """
+    if folder is None or 0 in shape:
+        return np.zeros(shape, np.float32)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.bin").open("wb") as file:
+            # Claimed now: a disk that is full must say so here, not in the middle of the work.
+            size = 4 * int(np.prod(shape))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        return np.asarray(np.memmap(folder / f"{name}.bin", np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot write here ({error.strerror or error})") from error
 
 
 def remove(path: Path) -> None:

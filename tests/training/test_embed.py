@@ -52,6 +52,17 @@ def test_a_cell_does_not_depend_on_how_many_others_there_are(encoder):
         assert_same(everything, some, rows)
 
 
+def test_results_in_files_are_those_in_memory(encoder, tmp_path):
+    images = image_set()
+    index, centres = some_cells(150)
+    everything = embed_cells(encoder, images, index, centres, SETTINGS)
+    assert_same(
+        everything, embed_cells(encoder, images, index, centres, SETTINGS, scratch=tmp_path)
+    )
+    on_disk = np.fromfile(tmp_path / "embedding.bin", np.float32).reshape(150, -1)
+    np.testing.assert_array_equal(on_disk, everything.embedding_ne)
+
+
 def test_the_order_of_cells_and_images_changes_nothing(encoder):
     images = image_set()
     index, centres = some_cells(150)

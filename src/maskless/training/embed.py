@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from maskless.encoder.model import Encoder
 from maskless.errors import InputError
 from maskless.gpu import choose_device
 from maskless.progress import track
+from maskless.storage import mapped_array
 
 if TYPE_CHECKING:
     from maskless.config import EmbedSettings
@@ -94,6 +96,7 @@ def embed_cells(
     settings: EmbedSettings,
     *,
     device: str = "auto",
+    scratch: Path | None = None,
     on_image: Callable[[Image, NDArray[np.intp]], None] | None = None,
 ) -> Embedded:
     """Embed the cells of a cohort; only images that have cells are loaded, one at a time.
@@ -112,6 +115,9 @@ def embed_cells(
         Size of the views.
     device
         Where to compute; see :func:`maskless.gpu.choose_device`.
+    scratch
+        Folder for the results, as mapped files that the caller removes; None = in memory. With it,
+        memory stays near one image however many cells there are.
     on_image
         Called with each image while it is in memory, and the rows of its cells.
 
@@ -128,7 +134,7 @@ def embed_cells(
     image_index_n, centres_yx = np.asarray(image_index_n), np.asarray(centres_yx).reshape(-1, 2)
     if len(image_index_n) and not (image_index_n.min() >= 0 and image_index_n.max() < len(images)):
         raise InputError("an image index does not fit the images", found=image_index_n.max())
-    result = _empty(encoder, len(image_index_n))
+    result = _empty(encoder, len(image_index_n), scratch)
     encoder = _ready(encoder, choose_device(device))
     for index in track(np.unique(image_index_n).tolist(), "embed (images)"):
         rows = np.flatnonzero(image_index_n == index)
@@ -152,12 +158,12 @@ def check_markers(encoder: Encoder, panel: Panel) -> None:
         )
 
 
-def _empty(encoder: Encoder, cells: int) -> Embedded:
+def _empty(encoder: Encoder, cells: int, scratch: Path | None = None) -> Embedded:
     markers = len(encoder.markers)
     return Embedded(
-        np.empty((cells, markers, encoder.features_per_marker), np.float32),
-        np.empty((cells, len(encoder.bias)), np.float32),
-        np.empty((cells, markers), np.float32),
+        mapped_array((cells, markers, encoder.features_per_marker), scratch, "features"),
+        mapped_array((cells, len(encoder.bias)), scratch, "embedding"),
+        mapped_array((cells, markers), scratch, "activations"),
     )
 
 
