@@ -71,6 +71,7 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
         **{name: stage for name in STAGES},
         "explain": ["--between", "--by"],
         "info": [],
+        "segment": ["--quiet"],
         "simulate": ["--density", "--images", "--preset", "--quiet", "--seed", "--size-px"],
     }
 

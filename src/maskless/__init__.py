@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DetectSettings,
         EmbedSettings,
         EncoderSettings,
+        SegmentSettings,
         TrainSettings,
         UmapSettings,
     )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from maskless.errors import MasklessError
     from maskless.images import Image, ImageSet, Panel, clean, read_images, read_panel
     from maskless.pipeline import cluster, embed, train, umap
+    from maskless.segmentation import segment
     from maskless.simulate import simulate
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "ImageSet",
     "MasklessError",
     "Panel",
+    "SegmentSettings",
     "TrainSettings",
     "UmapSettings",
     "__version__",
@@ -63,6 +66,7 @@ __all__ = [
     "read_images",
     "read_panel",
     "save_encoder",
+    "segment",
     "simulate",
     "train",
     "umap",
@@ -79,6 +83,7 @@ _HOME = {
     "ImageSet": "images",
     "MasklessError": "errors",
     "Panel": "images",
+    "SegmentSettings": "config",
     "TrainSettings": "config",
     "UmapSettings": "config",
     "clean": "images",
@@ -91,6 +96,7 @@ _HOME = {
     "read_images": "images",
     "read_panel": "images",
     "save_encoder": "encoder",
+    "segment": "segmentation",
     "simulate": "simulate",
     "train": "pipeline",
     "umap": "pipeline",

@@ -186,6 +186,18 @@ def explain(
 
 
 @app.command()
+def segment(study: StudyFolder, quiet: Quiet = False) -> None:
+    """Make the segmentation benchmark: masks, mean intensities, PhenoGraph ([segment]).
+
+    Example: maskless segment spleen
+    """
+    from maskless.segmentation import segment_study
+
+    with _shown(quiet):
+        print(segment_study(study))
+
+
+@app.command()
 def compare(
     study: StudyFolder,
     reference: Annotated[

@@ -161,6 +161,23 @@ class ReportSettings(Settings):
     )
 
 
+class SegmentSettings(Settings):
+    method: Literal["watershed", "cellpose", "masks"] = Field(
+        "watershed",
+        description="for maskless segment: nuclei grown from the centres that detect found, "
+        "Cellpose (extra), given masks",
+    )
+    expand_um: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="how far each mask is widened, without overlap; 0 for masks of whole cells"
+    )
+    files: str | None = Field(
+        None, description="for masks: a path with {image}, as 'masks/{image}.tiff'"
+    )
+    cellpose_model: str | None = Field(
+        None, description="for cellpose: weights file or model name; that of detect if left out"
+    )
+
+
 class Config(Settings):
     """study.toml as a whole."""
 
@@ -176,6 +193,7 @@ class Config(Settings):
     cluster: ClusterSettings = ClusterSettings()
     umap: UmapSettings = UmapSettings()
     report: ReportSettings = ReportSettings()
+    segment: SegmentSettings = SegmentSettings()
 
 
 # What a preset says differently from the defaults above. "paper" is Gutwein et al. 2024 as

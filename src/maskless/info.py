@@ -29,6 +29,7 @@ def describe(folder: Path) -> str:
         If there is no study, or a file of it is damaged.
     """
     from maskless.cells_file import read_cells
+    from maskless.segmentation import segmentation_state
 
     study = Study.open(folder)
     lines = [f"{folder} (preset {study.config.preset}, seed {study.config.seed})", "", "stages"]
@@ -38,6 +39,9 @@ def describe(folder: Path) -> str:
         record = seconds.get(stage)
         cost = f"{record['seconds']:>9.1f} s {record['peak_mib']:>7} MiB" if record else ""
         lines.append(f"  {stage:<8} {state or 'not run yet':<12}{cost}")
+    benchmark = segmentation_state(study)
+    if benchmark is not None:
+        lines.append(f"  segment  {benchmark} (the segmentation benchmark)")
     if study.inventory_file.exists():
         lines += ["", *_images(study)]
     if study.cells_file.exists():

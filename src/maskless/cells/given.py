@@ -14,7 +14,9 @@ from maskless.images.image import Image
 PLACEHOLDER = "{image}"
 
 
-def find_given(pattern: str, image: Image, base: Path | None = None) -> Path:
+def find_given(
+    pattern: str, image: Image, base: Path | None = None, setting: str = "detect.files"
+) -> Path:
     """Find the mask or table of one image.
 
     Parameters
@@ -26,6 +28,8 @@ def find_given(pattern: str, image: Image, base: Path | None = None) -> Path:
         Whose file.
     base
         The study's folder.
+    setting
+        Where the pattern comes from, for the error.
 
     Raises
     ------
@@ -36,8 +40,7 @@ def find_given(pattern: str, image: Image, base: Path | None = None) -> Path:
     """
     if PLACEHOLDER not in pattern:
         raise SettingsError(
-            f"detect.files must hold {PLACEHOLDER}, as in 'masks/{PLACEHOLDER}.tif'; "
-            f"it is {pattern!r}"
+            f"{setting} must hold {PLACEHOLDER}, as in 'masks/{PLACEHOLDER}.tif'; it is {pattern!r}"
         )
     relative = Path(pattern.replace(PLACEHOLDER, image.name))
     folders = [Path() if base is None else base]
@@ -51,7 +54,7 @@ def find_given(pattern: str, image: Image, base: Path | None = None) -> Path:
         "there is no mask or table of this image",
         image=image.name,
         expected="one of " + ", ".join(str(path) for path in candidates),
-        do="Correct detect.files",
+        do=f"Correct {setting}",
     )
 
 

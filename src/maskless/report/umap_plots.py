@@ -134,7 +134,8 @@ def umap_panels(
     side = min(2.5, 11.5 / columns)
     pitch = side + 0.34
     figure = new_figure(columns * (side + 0.12) + 0.3, 0.7 + rows * pitch + 0.75)
-    title_at(figure, "UMAP of cells by activation of each marker", _note(len(shown), cells.n_obs))
+    what = "activation" if layer is None else plain(layer)
+    title_at(figure, f"UMAP of cells by {what} of each marker", _note(len(shown), cells.n_obs))
     for i, name in enumerate(chosen):
         values = values_nm[:, names.index(name)] if name in names else _marker(cells, name, layer)
         low, high = _robust(values)
@@ -151,7 +152,7 @@ def umap_panels(
         0.75 + rows * pitch,
         Normalize(0, 1),
         ACTIVATION_MAP,
-        "activation, from 0 to the number above each panel (99th percentile of cells)",
+        f"{what}, from 0 to the number above each panel (99th percentile of cells)",
         ticks=((0, 1), ("0", "marker's highest")),
     )
     return figure
