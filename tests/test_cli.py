@@ -46,6 +46,7 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
     }
     stage = ["--keep-going", "--quiet", "--strict"]
     assert options == {
+        "annotate": ["--browser", "--host", "--port"],
         "compare": [
             "--beside",
             "--label",

@@ -245,6 +245,26 @@ def compare(
 
 
 @app.command()
+def annotate(
+    study: StudyFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Name or address to listen on; anything but loopback is warned of.")
+    ] = "127.0.0.1",
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Open the page on which experts name clusters, on this machine only.
+
+    Example: maskless annotate spleen
+    """
+    from maskless.annotate.serve import annotate_study
+
+    annotate_study(study, port, host, browser)
+
+
+@app.command()
 def info(study: StudyFolder) -> None:
     """Say what is there, what is stale, and how good the staining is.
 

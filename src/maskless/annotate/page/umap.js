@@ -1,0 +1,380 @@
+// All cells as points in WebGL2: one buffer, one draw call a step; fewer points while moving, and
+// the rest drawn in steps when at rest, so that no frame is long even with software rendering.
+import { colours } from "./colours.js";
+import { focusCell, groups, idText, model, on, selectCells, toggleGroup } from "./model.js";
+
+const MOVING = 120_000;
+const STEP = 250_000;
+
+const VERTEX = `#version 300 es
+in vec2 place; in vec4 colour; in float chosen;
+uniform vec2 centre; uniform vec2 scale; uniform float size; uniform float anyChosen;
+out vec4 shade;
+void main() {
+  float dim = anyChosen * (1.0 - chosen);
+  gl_Position = vec4((place - centre) * scale, mix(0.0, -0.5, chosen) , 1.0);
+  gl_PointSize = size * mix(1.0, 1.35, anyChosen * chosen);
+  shade = vec4(mix(colour.rgb, vec3(0.9, 0.9, 0.92), dim * 0.93), 1.0);
+}`;
+const FRAGMENT = `#version 300 es
+precision mediump float;
+in vec4 shade; out vec4 out_colour;
+void main() { out_colour = shade; }`;
+
+const view = { x: 0, y: 0, zoom: 1, base: 1 };
+let gl, canvas, over, program, uniforms, colourBuffer, chosenBuffer;
+let order; // random order of the cells, so that any first part of them looks like all
+let lasso = null;
+let lassoOn = false;
+let labelsOn = true;
+let drawn = 0;
+let pending = 0;
+
+export function startUmap() {
+  canvas = document.getElementById("umap-points");
+  over = document.getElementById("umap-over");
+  gl = canvas.getContext("webgl2", { antialias: false, preserveDrawingBuffer: true, alpha: false });
+  if (!gl) {
+    document.getElementById("umap-legend").textContent = "This browser has no WebGL2: the UMAP cannot be drawn.";
+    return;
+  }
+  program = linked();
+  uniforms = Object.fromEntries(
+    ["centre", "scale", "size", "anyChosen"].map((name) => [name, gl.getUniformLocation(program, name)]),
+  );
+  order = shuffled(model.n);
+  const places = new Float32Array(2 * model.n);
+  for (let i = 0; i < model.n; i++) {
+    places[2 * i] = model.umap[2 * order[i]];
+    places[2 * i + 1] = model.umap[2 * order[i] + 1];
+  }
+  attribute("place", places, 2, gl.FLOAT, false);
+  colourBuffer = attribute("colour", new Uint8Array(4 * model.n), 4, gl.UNSIGNED_BYTE, true);
+  chosenBuffer = attribute("chosen", new Uint8Array(model.n), 1, gl.UNSIGNED_BYTE, false);
+  fit();
+  listen();
+  on("colours", () => (paint(), redraw(false)));
+  on("selection", () => (mark(), redraw(false)));
+  on("focus", drawOver);
+  new ResizeObserver(() => redraw(false)).observe(canvas.parentElement);
+}
+
+function linked() {
+  const made = gl.createProgram();
+  for (const [type, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+    const shader = gl.createShader(type);
+    gl.shaderSource(shader, text);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
+    gl.attachShader(made, shader);
+  }
+  gl.linkProgram(made);
+  gl.useProgram(made);
+  gl.enable(gl.DEPTH_TEST);
+  gl.depthFunc(gl.LEQUAL);
+  return made;
+}
+
+function attribute(name, data, size, type, normalised) {
+  const buffer = gl.createBuffer();
+  gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+  gl.bufferData(gl.ARRAY_BUFFER, data, gl.DYNAMIC_DRAW);
+  const place = gl.getAttribLocation(program, name);
+  gl.enableVertexAttribArray(place);
+  gl.vertexAttribPointer(place, size, type, normalised, 0, 0);
+  return buffer;
+}
+
+function shuffled(n) {
+  const out = new Uint32Array(n);
+  for (let i = 0; i < n; i++) out[i] = i;
+  let state = 12345;
+  for (let i = n - 1; i > 0; i--) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const j = state % (i + 1);
+    [out[i], out[j]] = [out[j], out[i]];
+  }
+  return out;
+}
+
+function paint() {
+  const { rgba } = colours;
+  const out = new Uint32Array(model.n);
+  for (let i = 0; i < model.n; i++) out[i] = rgba[order[i]];
+  gl.bindBuffer(gl.ARRAY_BUFFER, colourBuffer);
+  gl.bufferSubData(gl.ARRAY_BUFFER, 0, out);
+  const { legend } = colours;
+  const box = document.getElementById("umap-legend");
+  box.replaceChildren();
+  if (legend) {
+    const ramp = document.createElement("span");
+    ramp.className = "ramp";
+    box.append(`${legend.name} ${legend.low.toFixed(2)}`, ramp, legend.high.toFixed(2));
+  }
+}
+
+function mark() {
+  const { mask } = model.selection;
+  const out = new Uint8Array(model.n);
+  if (mask) for (let i = 0; i < model.n; i++) out[i] = mask[order[i]];
+  gl.bindBuffer(gl.ARRAY_BUFFER, chosenBuffer);
+  gl.bufferSubData(gl.ARRAY_BUFFER, 0, out);
+}
+
+function fit() {
+  let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
+  const { umap } = model;
+  for (let i = 0; i < umap.length; i += 2) {
+    x0 = Math.min(x0, umap[i]);
+    x1 = Math.max(x1, umap[i]);
+    y0 = Math.min(y0, umap[i + 1]);
+    y1 = Math.max(y1, umap[i + 1]);
+  }
+  Object.assign(view, { x: (x0 + x1) / 2, y: (y0 + y1) / 2, zoom: 1 });
+  view.extent = [Math.max(x1 - x0, 1e-6), Math.max(y1 - y0, 1e-6)];
+}
+
+// Pixels of the screen for one unit of the UMAP.
+function pixelsPerUnit() {
+  const box = canvas.parentElement;
+  return 0.94 * view.zoom * Math.min(box.clientWidth / view.extent[0], box.clientHeight / view.extent[1]);
+}
+
+function toScreen(x, y) {
+  const box = canvas.parentElement;
+  const k = pixelsPerUnit();
+  return [box.clientWidth / 2 + (x - view.x) * k, box.clientHeight / 2 - (y - view.y) * k];
+}
+
+function toUmap(px, py) {
+  const box = canvas.parentElement;
+  const k = pixelsPerUnit();
+  return [view.x + (px - box.clientWidth / 2) / k, view.y - (py - box.clientHeight / 2) / k];
+}
+
+function resize(element) {
+  const ratio = window.devicePixelRatio || 1;
+  const width = Math.max(1, Math.round(element.parentElement.clientWidth * ratio));
+  const height = Math.max(1, Math.round(element.parentElement.clientHeight * ratio));
+  if (element.width !== width || element.height !== height) {
+    element.width = width;
+    element.height = height;
+  }
+  return ratio;
+}
+
+export function redraw(moving) {
+  if (!gl || !colours.rgba) return;
+  const ratio = resize(canvas);
+  const k = pixelsPerUnit() * ratio;
+  gl.viewport(0, 0, canvas.width, canvas.height);
+  gl.clearColor(1, 1, 1, 1);
+  gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+  gl.uniform2f(uniforms.centre, view.x, view.y);
+  gl.uniform2f(uniforms.scale, (2 * k) / canvas.width, (2 * k) / canvas.height);
+  const few = Math.min(Math.max(9 - 1.5 * Math.log10(Math.max(model.n, 10)), 1), 4);
+  gl.uniform1f(uniforms.size, Math.max(1, few * ratio * Math.min(Math.sqrt(view.zoom), 3)));
+  gl.uniform1f(uniforms.anyChosen, model.selection.mask ? 1 : 0);
+  drawn = 0;
+  cancelAnimationFrame(pending);
+  step(moving ? MOVING : STEP);
+  drawOver();
+  if (moving) {
+    clearTimeout(redraw.rest);
+    redraw.rest = setTimeout(() => redraw(false), 140);
+  } else if (drawn < model.n) {
+    pending = requestAnimationFrame(more);
+  }
+}
+
+function step(most) {
+  const count = Math.min(most, model.n - drawn);
+  gl.drawArrays(gl.POINTS, drawn, count);
+  drawn += count;
+}
+
+function more() {
+  step(STEP);
+  if (drawn < model.n) pending = requestAnimationFrame(more);
+}
+
+function drawOver() {
+  const ratio = resize(over);
+  const pen = over.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, over.width, over.height);
+  if (labelsOn && /^(group|phenotype|broad)$/.test(colours.by)) drawLabels(pen);
+  if (model.focus >= 0) {
+    const [x, y] = toScreen(model.umap[2 * model.focus], model.umap[2 * model.focus + 1]);
+    for (const [colour, width] of [["#fff", 4], ["#000", 2]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width;
+      pen.beginPath();
+      pen.arc(x, y, 7, 0, 7);
+      pen.stroke();
+    }
+  }
+  if (lasso) {
+    pen.beginPath();
+    lasso.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
+    pen.closePath();
+    pen.fillStyle = "#0b63b522";
+    pen.fill();
+    pen.setLineDash([4, 3]);
+    pen.strokeStyle = "#0b63b5";
+    pen.lineWidth = 1.5;
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+}
+
+// A label stands at the medoid-like middle of its group: the mean would fall between two islands.
+let middles = null;
+on("codes", () => (middles = null));
+
+function groupMiddles() {
+  if (middles) return middles;
+  const seen = model.labels.groups.map(() => [[], []]);
+  const stride = Math.max(1, Math.floor(model.n / 60_000));
+  for (let i = 0; i < model.n; i += stride) {
+    seen[model.codes[i]][0].push(model.umap[2 * i]);
+    seen[model.codes[i]][1].push(model.umap[2 * i + 1]);
+  }
+  const median = (list) => list.sort((a, b) => a - b)[list.length >> 1];
+  middles = seen.map(([xs, ys]) => (xs.length ? [median(xs), median(ys)] : null));
+  return middles;
+}
+
+function drawLabels(pen) {
+  const field = { phenotype: "name", broad: "broad" }[colours.by];
+  pen.font = "600 11px system-ui, 'DejaVu Sans', sans-serif";
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  pen.lineJoin = "round";
+  const taken = [];
+  const places = groupMiddles();
+  for (const group of [...groups()].sort((a, b) => b.count - a.count)) {
+    const at = places[model.byId.get(group.id).place];
+    const text = (field ? group[field] : idText(group.id)).slice(0, 22);
+    if (!at || !text || (field === undefined && group.id === "-1")) continue;
+    const [x, y] = toScreen(...at);
+    const half = pen.measureText(text).width / 2 + 2;
+    const box = [x - half, y - 7, x + half, y + 7];
+    if (taken.some((b) => box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1])) continue;
+    taken.push(box);
+    pen.strokeStyle = "#ffffffdd";
+    pen.lineWidth = 3;
+    pen.strokeText(text, x, y);
+    pen.fillStyle = model.selection.groups.includes(group.id) ? "#0b63b5" : "#1d1d22";
+    pen.fillText(text, x, y);
+  }
+}
+
+export function setLasso(wanted) {
+  lassoOn = wanted;
+  document.getElementById("lasso").setAttribute("aria-pressed", wanted);
+  over.style.cursor = wanted ? "crosshair" : "default";
+}
+export const toggleLasso = () => setLasso(!lassoOn);
+
+function nearest(px, py, within = 9) {
+  const [x, y] = toUmap(px, py);
+  let best = (within / pixelsPerUnit()) ** 2;
+  let row = -1;
+  const { umap } = model;
+  for (let i = 0; i < model.n; i++) {
+    const d = (umap[2 * i] - x) ** 2 + (umap[2 * i + 1] - y) ** 2;
+    if (d < best) [best, row] = [d, i];
+  }
+  return row;
+}
+
+export function cellsInside(polygon) {
+  const xs = polygon.map((p) => p[0]);
+  const ys = polygon.map((p) => p[1]);
+  const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const mask = new Uint8Array(model.n);
+  const { umap } = model;
+  for (let i = 0; i < model.n; i++) {
+    const x = umap[2 * i];
+    const y = umap[2 * i + 1];
+    if (x < x0 || x > x1 || y < y0 || y > y1) continue;
+    let inside = 0;
+    for (let a = 0, b = xs.length - 1; a < xs.length; b = a++) {
+      if (ys[a] > y !== ys[b] > y && x < ((xs[b] - xs[a]) * (y - ys[a])) / (ys[b] - ys[a]) + xs[a]) inside ^= 1;
+    }
+    mask[i] = inside;
+  }
+  return mask;
+}
+
+function listen() {
+  let from = null;
+  let moved = false;
+  over.addEventListener("pointerdown", (event) => {
+    over.setPointerCapture(event.pointerId);
+    from = [event.offsetX, event.offsetY];
+    moved = false;
+    if (lassoOn || event.shiftKey) lasso = [from];
+  });
+  over.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const at = [event.offsetX, event.offsetY];
+    if (Math.hypot(at[0] - from[0], at[1] - from[1]) > 2) moved = true;
+    if (lasso) {
+      lasso.push(at);
+      drawOver();
+    } else if (moved) {
+      const k = pixelsPerUnit();
+      view.x -= (at[0] - from[0]) / k;
+      view.y += (at[1] - from[1]) / k;
+      from = at;
+      redraw(true);
+    }
+  });
+  over.addEventListener("pointerup", (event) => {
+    if (lasso && lasso.length > 3) {
+      const polygon = lasso.map((p) => toUmap(...p));
+      lasso = null;
+      setLasso(false);
+      selectCells(cellsInside(polygon));
+    } else if (!moved && from) {
+      const row = nearest(event.offsetX, event.offsetY);
+      if (row >= 0) {
+        toggleGroup(model.labels.groups[model.codes[row]].id, event.ctrlKey || event.metaKey);
+        focusCell(row, true);
+      }
+    }
+    lasso = null;
+    from = null;
+    drawOver();
+  });
+  over.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const [x, y] = toUmap(event.offsetX, event.offsetY);
+    view.zoom = Math.min(Math.max(view.zoom * Math.exp(-event.deltaY * 0.0015), 0.5), 400);
+    const [x2, y2] = toUmap(event.offsetX, event.offsetY);
+    view.x += x - x2;
+    view.y += y - y2;
+    redraw(true);
+  }, { passive: false });
+  document.getElementById("lasso").addEventListener("click", toggleLasso);
+  document.getElementById("umap-fit").addEventListener("click", () => (fit(), redraw(false)));
+  document.getElementById("umap-labels").addEventListener("click", (event) => {
+    labelsOn = !labelsOn;
+    event.currentTarget.setAttribute("aria-pressed", labelsOn);
+    drawOver();
+  });
+}
+
+// For tests and for measuring: the time of a moving frame, and where a cell is on the screen.
+window.umapTest = {
+  frame() {
+    const start = performance.now();
+    redraw(true);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    return performance.now() - start;
+  },
+  complete: () => drawn >= model.n,
+  place: (row) => toScreen(model.umap[2 * row], model.umap[2 * row + 1]),
+};
