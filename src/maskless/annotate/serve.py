@@ -6,11 +6,19 @@ import ipaddress
 import secrets
 import socket
 import sys
+import threading
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maskless.errors import SettingsError
+from maskless.errors import MasklessError, SettingsError
 
+if TYPE_CHECKING:
+    from maskless.annotate.session import Session
+
+# Loading the encoder takes seconds: not while the page opens.
+_PREPARE_AFTER_SECONDS = 8.0
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -58,6 +66,9 @@ def annotate_study(
     print(address, flush=True)
     if open_browser:
         webbrowser.open(address)
+    prepare = threading.Timer(_PREPARE_AFTER_SECONDS, _prepare, (session,))
+    prepare.daemon = True
+    prepare.start()
     # No access log: addresses hold the token.
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     try:
@@ -65,8 +76,14 @@ def annotate_study(
     except KeyboardInterrupt:
         pass
     finally:
+        prepare.cancel()
         session.close()
         listening.close()
+
+
+def _prepare(session: Session) -> None:
+    with suppress(MasklessError):  # said when somebody asks
+        session.why.prepare()
 
 
 def allowed_hosts(host: str, port: int) -> list[str]:

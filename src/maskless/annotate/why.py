@@ -40,6 +40,11 @@ class Why:
         self._total: Floats | None = None
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Load the encoder and sum up all features, so that the first question is quick."""
+        self._loaded()
+        self._all()
+
     def groups(self, first: NDArray[Any], second: NDArray[Any] | None) -> list[dict[str, Any]]:
         """Shares of the markers in the distance of two groups of cells, the largest first.
 

@@ -1,7 +1,7 @@
 // Colours of cells, the same in the UMAP and in the tissue.
 import { activation, column, columnNames, emit, model, on } from "./model.js";
 
-const UNKNOWN = "#d2d2d6";
+const UNKNOWN = "#b4b4bc"; // darker than the cells that a selection leaves out
 const RAMP = ["#dcdce0", "#a9cbe0", "#5f9bd0", "#4457b0", "#3a1a6e", "#1c0538"];
 
 export const colours = {

@@ -1,10 +1,11 @@
 // Example cells of the selection, in the tissue's colours; click goes to the tissue.
 import { post, toast } from "./api.js";
+import { channels, composite, lights } from "./channels.js";
 import { button } from "./dom.js";
 import { chosen, emit, model, on } from "./model.js";
-import { channels, composite, goTo, lights } from "./tissue.js";
+import { goTo } from "./tissue.js";
 
-const EDGE = 60;
+const LEAST = 58;
 const GAP = 3;
 const VIEW_UM = 32;
 
@@ -57,8 +58,10 @@ export function nextExamples() {
 
 const sameChannels = () => shown && JSON.stringify(shown.channels) === JSON.stringify(channels.map((c) => c.number));
 
-const perRow = () => Math.max(1, Math.floor((canvas.parentElement.clientWidth - GAP) / (EDGE + GAP)));
-const count = () => Math.min(96, perRow() * Math.max(1, Math.floor((canvas.parentElement.clientHeight - GAP) / (EDGE + GAP))));
+const perRow = () => Math.max(1, Math.floor((canvas.parentElement.clientWidth - GAP) / (LEAST + GAP)));
+// Squares fill the width.
+const pitch = () => (canvas.parentElement.clientWidth - GAP) / perRow();
+const count = () => Math.min(96, perRow() * Math.max(1, Math.floor((canvas.parentElement.clientHeight - GAP) / pitch())));
 
 let timer = 0;
 function fetchSoon() {
@@ -108,32 +111,33 @@ function draw() {
   const small = Object.assign(document.createElement("canvas"), { width: edge, height: edge });
   const smallPen = small.getContext("2d");
   const table = lights();
+  const side = pitch() - GAP;
   for (let k = 0; k < shown.count; k++) {
     const planes = Array.from({ length: markers }, (_, m) => shown.bytes.subarray((k * markers + m) * size, (k * markers + m + 1) * size));
     const pixels = new ImageData(edge, edge);
     composite(planes, size, pixels.data, table);
     smallPen.putImageData(pixels, 0, 0);
     const [x, y] = placeOf(k);
-    pen.drawImage(small, x, y, EDGE, EDGE);
+    pen.drawImage(small, x, y, side, side);
     pen.strokeStyle = "#ffffffaa";
     pen.lineWidth = 1;
     pen.beginPath();
-    pen.arc(x + EDGE / 2, y + EDGE / 2, (EDGE * 5) / VIEW_UM, 0, 7);
+    pen.arc(x + side / 2, y + side / 2, (side * 5) / VIEW_UM, 0, 7);
     pen.stroke();
     if (shown.rows[k] === model.focus) {
       pen.strokeStyle = "#0b63b5";
       pen.lineWidth = 3;
-      pen.strokeRect(x, y, EDGE, EDGE);
+      pen.strokeRect(x, y, side, side);
     }
   }
 }
 
-const placeOf = (k) => [GAP + (k % perRow()) * (EDGE + GAP), GAP + Math.floor(k / perRow()) * (EDGE + GAP)];
+const placeOf = (k) => [GAP + (k % perRow()) * pitch(), GAP + Math.floor(k / perRow()) * pitch()];
 
 function rowAt(x, y) {
   for (let k = 0; k < (shown?.count ?? 0); k++) {
     const [left, top] = placeOf(k);
-    if (x >= left && x < left + EDGE && y >= top && y < top + EDGE) return shown.rows[k];
+    if (x >= left && x < left + pitch() - GAP && y >= top && y < top + pitch() - GAP) return shown.rows[k];
   }
   return -1;
 }
