@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from maskless.errors import InputError, StudyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _TEMPORARY = ".part-"
 
@@ -130,6 +131,8 @@ def mapped_array(shape: tuple[int, ...], folder: Path | None, name: str) -> NDAr
     StudyError
         If the file cannot be made (read-only, disk full).
     """
+    import numpy as np  # here, because the command line's help comes through this module
+
     if folder is None or 0 in shape:
         return np.zeros(shape, np.float32)
     try:
