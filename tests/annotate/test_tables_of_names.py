@@ -22,7 +22,10 @@ from maskless.annotate.spreadsheet import from_csv, to_csv
 from maskless.errors import InputError
 
 BASE = clustering()
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    st.text(st.sampled_from("\r\n\t\0 \"',;=+-@'x"), max_size=12),
+)
 
 
 def labels_with(**fields: object) -> Labels:
@@ -44,6 +47,18 @@ def test_any_text_comes_back_exactly(
     fresh.apply(Change(fields))
     assert unknown == []
     assert fresh.same_as(given_labels)
+
+
+def test_long_names_come_back_exactly() -> None:
+    given_labels = labels_with(name="\r" * 10_000, notes="n" * 200_000)
+    fields, _ = from_csv(to_csv(given_labels), Labels(BASE.ids, BASE.codes_n))
+    assert fields == {"1": {"name": "\r" * 10_000, "notes": "n" * 200_000}}
+
+
+def test_names_of_single_images_are_emptied_or_kept_as_the_table_says() -> None:
+    labels = labels_with(by_image={"a": "x", "b": "y"})
+    table = "cluster,name,name in a\n1,,\n"
+    assert from_csv(table, labels)[0] == {"1": {"by_image": {"b": "y"}}}
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "'=x", "\t=x"])

@@ -26,6 +26,7 @@ _KNOWN = {
     "unsure": ("unsure", "doubtful", "uncertain"),
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+_IN_IMAGE = "name in "
 _YES = {"1", "true", "yes", "x", "y", "unsure"}
 
 
@@ -35,9 +36,10 @@ def to_csv(labels: Labels) -> str:
     Names that hold in one image only follow in columns called "name in IMAGE".
     """
     images = sorted({i for group in labels.groups.values() for i, n in group.by_image.items() if n})
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *(_safe(f"name in {image}") for image in images)])
+    out = io.StringIO(newline="")
+    # Quotes around all: Python before 3.13 leaves a lone "\r" bare, and readers end lines there.
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow([*_COLUMNS, *(_safe(_IN_IMAGE + image) for image in images)])
     for place, name in enumerate(labels.ids):
         count, group = int(labels.counts[place]), labels.groups[name]
         if count:
@@ -91,14 +93,10 @@ def from_csv(text: str, labels: Labels) -> tuple[dict[str, dict[str, Any]], list
             values.pop("color", None)
         if "unsure" in cells:
             values["unsure"] = cells["unsure"].strip().lower() in _YES
-        by_image = {
-            field.removeprefix("name in "): _plain(value)
-            for field, value in cells.items()
-            if field.startswith("name in ") and value
-        }
-        if by_image:
-            values["by_image"] = by_image
-        fields[cluster] = _changed(values, labels.groups[cluster])
+        group = labels.groups[cluster]
+        here = {f[len(_IN_IMAGE) :]: _plain(v) for f, v in cells.items() if f.startswith(_IN_IMAGE)}
+        values["by_image"] = {i: n for i, n in {**group.by_image, **here}.items() if n}
+        fields[cluster] = _changed(values, group)
     if not fields:
         raise InputError(
             "no cluster of the table is in this study",
@@ -114,8 +112,9 @@ def _changed(values: dict[str, Any], group: Group) -> dict[str, Any]:
 
 def _rows(text: str) -> list[list[str]]:
     text = text.removeprefix("\ufeff")
-    first = text.split("\n", 1)[0]
+    first = re.split(r"[\r\n]", re.sub(r'"[^"]*"', "", text), maxsplit=1)[0]
     delimiter = max(",;\t", key=first.count)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # notes may be longer than 128 kB
     try:
         rows = [
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
@@ -134,8 +133,8 @@ def _columns(heading: list[str]) -> dict[str, int]:
         for field, known in _KNOWN.items():
             if word.lower() in known:
                 columns.setdefault(field, place)
-        if _plain(word).startswith("name in "):
-            columns[_plain(word)] = place
+        if _plain(title).startswith(_IN_IMAGE):
+            columns[_plain(title)] = place
     for needed in ("cluster", "name"):
         if needed not in columns:
             raise InputError(
