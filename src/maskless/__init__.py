@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     )
     from maskless.encoder import Encoder, load_encoder, save_encoder
     from maskless.errors import MasklessError
-    from maskless.images import Image, ImageSet, Panel, clean, read_images, read_panel
+    from maskless.images import (
+        Image,
+        ImageSet,
+        Panel,
+        clean,
+        ilastik_probabilities,
+        read_images,
+        read_panel,
+    )
     from maskless.pipeline import cluster, embed, train, umap
     from maskless.segmentation import segment
     from maskless.simulate import simulate
@@ -60,6 +68,7 @@ __all__ = [
     "detect",
     "detect_nuclei",
     "embed",
+    "ilastik_probabilities",
     "load_encoder",
     "phenograph",
     "plot",
@@ -91,6 +100,7 @@ _HOME = {
     "detect": "cells",
     "detect_nuclei": "cells",
     "embed": "pipeline",
+    "ilastik_probabilities": "images",
     "load_encoder": "encoder",
     "phenograph": "analysis",
     "read_images": "images",

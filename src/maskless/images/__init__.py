@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from maskless.images.clean import clean
 
 if TYPE_CHECKING:
+    from maskless.images.background import ilastik_probabilities
     from maskless.images.clean import clean_image
     from maskless.images.image import Channel, Image, ImageSet, Panel
     from maskless.images.panel import read_panel
@@ -25,6 +26,7 @@ __all__ = [
     "clean",
     "clean_image",
     "fit_scaling",
+    "ilastik_probabilities",
     "open_image_zarr",
     "read_images",
     "read_panel",
@@ -42,6 +44,7 @@ _HOMES = {
     "Scaling": "scale",
     "clean_image": "clean",
     "fit_scaling": "scale",
+    "ilastik_probabilities": "background",
     "open_image_zarr": "zarr_store",
     "read_images": "read",
     "read_panel": "panel",
