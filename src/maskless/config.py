@@ -49,6 +49,29 @@ class CleanSettings(Settings):
     hot_pixel_threshold: Positive = Field(
         50.0, description="counts above the brightest of the 8 neighbours (steinbock's filter)"
     )
+    background_removal: Literal["none", "automatic", "classifier", "ilastik", "probabilities"] = (
+        Field(
+            "none",
+            description="by counts alone, brush labels, an ilastik project, or exported probabilities",
+        )
+    )
+    background_files: str | None = Field(
+        None,
+        description="for classifier 'labels/{image}.tif', ilastik 'project.ilp', probabilities "
+        "'{image}_Probabilities.tiff'; {marker} too, where each has its own",
+    )
+    background_class: Annotated[int, Field(ge=1)] | str = Field(
+        "background", description="name (or number, from 1) of ilastik's class that is no signal"
+    )
+    background_channels: tuple[str, ...] = Field(
+        (), description="what the ilastik project was shown, in order; empty = the marker, or all"
+    )
+    background_markers: tuple[str, ...] = Field(
+        (), description="where to remove it; empty = all but nuclear channels"
+    )
+    background_weight: Literal["mask", "probability"] = Field(
+        "mask", description="0 where background is likelier, or times the probability of signal"
+    )
     scaling: Literal["arcsinh", "percentile", "none"] = Field(
         "arcsinh", description="arcsinh(x / cofactor) or x, divided by the cohort's percentile"
     )

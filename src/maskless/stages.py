@@ -63,19 +63,21 @@ def _read(study: Study, options: Options) -> Facts:
 
 def _clean(study: Study, options: Options) -> Facts:
     from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
+    from maskless.images.corrections import prepare_corrections
     from maskless.reading import raw_images
 
     now = expected(study, "clean")
     raw = raw_images(study)
     settings, seed = study.config.clean, study.config.seed
+    corrections = prepare_corrections(raw, settings, study.folder, seed)
     if stamped(study, "clean") == now:
         scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])
     else:
-        scaling = fit_scaling(raw, settings, seed)
+        scaling = fit_scaling(raw, settings, seed, corrections)
         write_json(study.scaling_file, {"fingerprint": now, "scaling": scaling.to_dict()})
     todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
     for name in track(todo, "clean (images)", total=len(raw), done=len(raw) - len(todo)):
-        image = clean_image(raw[name], settings, scaling)
+        image = clean_image(raw[name], settings, scaling, corrections)
         write_image_zarr(image, raw.panel, study.image_file(name), {"fingerprint": now})
     for path in study.images_folder.glob("*.zarr"):
         if path.name.removesuffix(".zarr") not in raw.names:

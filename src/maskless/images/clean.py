@@ -2,8 +2,8 @@
 
 1. Check: NaN and infinite pixels are errors, negative pixels become 0 (a recorded problem).
 2. Hot pixels.
-3. (Spillover compensation belongs here: it wants counts without artefacts, still linear.)
-4. (Background removal belongs here: it wants compensated counts and decides what is 0.)
+3. Spillover: not yet.
+4. Background: pixels that are no signal become 0, if that was asked for.
 5. Scale: the same factors for the whole cohort.
 
 Steps 1 to 4 are :func:`maskless.images.counts.counts_of`; scaling is fitted to what they return.
@@ -11,10 +11,13 @@ Steps 1 to 4 are :func:`maskless.images.counts.counts_of`; scaling is fitted to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskless.errors import InputError
+from maskless.images.corrections import Correction, prepare_corrections
 from maskless.images.counts import counts_of
 from maskless.images.image import Image, ImageSet
 from maskless.images.scale import Scaling, fit_scaling
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
     from maskless.config import CleanSettings
 
 
-def clean_image(image: Image, settings: CleanSettings, scaling: Scaling) -> Image:
+def clean_image(
+    image: Image,
+    settings: CleanSettings,
+    scaling: Scaling,
+    corrections: Sequence[Correction] = (),
+) -> Image:
     """Clean one image: every step above.
 
     Parameters
@@ -34,6 +42,8 @@ def clean_image(image: Image, settings: CleanSettings, scaling: Scaling) -> Imag
         Which steps, how strict.
     scaling
         Of the image's cohort, from :func:`fit_scaling`.
+    corrections
+        From :func:`maskless.images.corrections.prepare_corrections`, those of the scaling.
 
     Returns
     -------
@@ -52,13 +62,18 @@ def clean_image(image: Image, settings: CleanSettings, scaling: Scaling) -> Imag
             expected=", ".join(scaling.channels),
             found=", ".join(image.channels),
         )
-    counts_cyx, problems = counts_of(image, settings)
+    counts_cyx, problems = counts_of(image, settings, corrections)
     return replace(
         image, pixels_cyx=scaling.apply(counts_cyx), problems=(*image.problems, *problems)
     )
 
 
-def clean(images: ImageSet, settings: CleanSettings | None = None, seed: int = 0) -> ImageSet:
+def clean(
+    images: ImageSet,
+    settings: CleanSettings | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> ImageSet:
     """Clean a cohort: fit the scaling in one pass now, clean each image when it is loaded.
 
     Parameters
@@ -68,7 +83,9 @@ def clean(images: ImageSet, settings: CleanSettings | None = None, seed: int = 0
     settings
         Which steps, how strict; the defaults if None.
     seed
-        Chooses the pixels that the scaling is fitted to.
+        Chooses the pixels that the scaling is fitted to, and the trees of a classifier.
+    folder
+        That relative paths in the settings start from; the working folder if not given.
 
     Returns
     -------
@@ -78,11 +95,14 @@ def clean(images: ImageSet, settings: CleanSettings | None = None, seed: int = 0
     Raises
     ------
     InputError
-        See :func:`fit_scaling`; :func:`clean_image` when an image is loaded.
+        See :func:`fit_scaling` and :func:`prepare_corrections`; :func:`clean_image` when an image
+        is loaded.
     """
     # Settings are checked by a package that arrays do without.
     from maskless.config import CleanSettings
 
     chosen = CleanSettings() if settings is None else settings
-    scaling = fit_scaling(images, chosen, seed)
-    return images.map(lambda image: clean_image(image, chosen, scaling))
+    start = None if folder is None else Path(folder)
+    corrections = prepare_corrections(images, chosen, start, seed)
+    scaling = fit_scaling(images, chosen, seed, corrections)
+    return images.map(lambda image: clean_image(image, chosen, scaling, corrections))

@@ -5,6 +5,7 @@ Axes: C = channels, Y = rows, X = columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,14 @@ from maskless.images.image import Image
 
 if TYPE_CHECKING:
     from maskless.config import CleanSettings
+    from maskless.images.corrections import Correction
 
 _MANY_HOT_PIXELS = 0.01
 
 
-def counts_of(image: Image, settings: CleanSettings) -> tuple[NDArray[np.float32], list[str]]:
+def counts_of(
+    image: Image, settings: CleanSettings, corrections: Sequence[Correction] = ()
+) -> tuple[NDArray[np.float32], list[str]]:
     """Check an image and take the artefacts out of it.
 
     Scaling is fitted to what this returns, so both see the same pixels.
@@ -31,6 +35,8 @@ def counts_of(image: Image, settings: CleanSettings) -> tuple[NDArray[np.float32
         Raw, any number type.
     settings
         Which steps, how strict.
+    corrections
+        From :func:`maskless.images.corrections.prepare_corrections`.
 
     Returns
     -------
@@ -42,7 +48,7 @@ def counts_of(image: Image, settings: CleanSettings) -> tuple[NDArray[np.float32
     Raises
     ------
     InputError
-        If the image has no pixels, or some are NaN or infinite.
+        If the image has no pixels, or some are NaN or infinite; what the corrections raise.
     """
     counts_cyx, problems = _checked(image)
     if settings.hot_pixels:
@@ -53,7 +59,9 @@ def counts_of(image: Image, settings: CleanSettings) -> tuple[NDArray[np.float32
             "pixels, too many to be artefacts: clean.hot_pixel_threshold may be too low"
             for i in np.flatnonzero(share > _MANY_HOT_PIXELS)
         ]
-    # Spillover compensation, then background removal: here, on linear counts without artefacts.
+    for correct in corrections:
+        counts_cyx, found = correct(image, counts_cyx)
+        problems += found
     return counts_cyx, problems
 
 

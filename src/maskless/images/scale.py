@@ -6,7 +6,7 @@ Axes: C = channels, Y = rows, X = columns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from maskless.progress import track
 
 if TYPE_CHECKING:
     from maskless.config import CleanSettings
+    from maskless.images.corrections import Correction
 
 METHODS = ("arcsinh", "percentile", "none")
 
@@ -129,7 +130,12 @@ class Scaling:
         return scaling
 
 
-def fit_scaling(images: ImageSet, settings: CleanSettings, seed: int) -> Scaling:
+def fit_scaling(
+    images: ImageSet,
+    settings: CleanSettings,
+    seed: int,
+    corrections: Sequence[Correction] = (),
+) -> Scaling:
     """Find the scale of a cohort in one pass; the peak memory is one image and the sample.
 
     Every image gives an equal share of the sample, at random places, and an image smaller than
@@ -144,6 +150,8 @@ def fit_scaling(images: ImageSet, settings: CleanSettings, seed: int) -> Scaling
         Method, cofactor, percentile, and the filters that come before.
     seed
         Of the places.
+    corrections
+        From :func:`maskless.images.corrections.prepare_corrections`.
 
     Returns
     -------
@@ -171,7 +179,7 @@ def fit_scaling(images: ImageSet, settings: CleanSettings, seed: int) -> Scaling
                 expected=f"{len(names)} channels",
                 found=len(image.pixels_cyx),
             )
-        counts_cyx, _ = counts_of(image, settings)
+        counts_cyx, _ = counts_of(image, settings, corrections)
         counts_cn = counts_cyx.reshape(len(names), -1)
         lowest = np.minimum(lowest, counts_cn.min(axis=1))
         highest = np.maximum(highest, counts_cn.max(axis=1))

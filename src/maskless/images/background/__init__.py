@@ -1,7 +1,8 @@
-"""What is signal and what is background: ilastik projects, brush labels, or automatic."""
+"""What is signal and what is background: automatic, brush labels, or ilastik's classifiers."""
 
 from __future__ import annotations
 
 from maskless.images.background.ilastik_project import ilastik_probabilities
+from maskless.images.background.removal import prepare_background
 
-__all__ = ["ilastik_probabilities"]
+__all__ = ["ilastik_probabilities", "prepare_background"]

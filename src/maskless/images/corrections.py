@@ -1,0 +1,62 @@
+"""Corrections of linear counts that need more than one image's pixels: files, or the cohort.
+
+They come after hot pixels and before scaling, in the order in which :func:`prepare_corrections`
+lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskless.images.image import Image, ImageSet
+
+if TYPE_CHECKING:
+    from maskless.config import CleanSettings
+
+Correction = Callable[[Image, NDArray[np.float32]], tuple[NDArray[np.float32], list[str]]]
+"""From an image (whose pixels are still raw) and its counts, float32, shape (C, Y, X), to
+corrected counts and what is to be recorded as the image's problems."""
+
+
+def prepare_corrections(
+    images: ImageSet, settings: CleanSettings, folder: Path | None = None, seed: int = 0
+) -> tuple[Correction, ...]:
+    """Read and fit whatever the corrections need.
+
+    Parameters
+    ----------
+    images
+        Raw.
+    settings
+        Which corrections.
+    folder
+        That relative paths in the settings start from; the working folder if None.
+    seed
+        Of what is fitted.
+
+    Returns
+    -------
+    corrections
+        To be applied one after the other; empty where the settings ask for none.
+
+    Raises
+    ------
+    InputError
+        If a file that the settings name is missing or does not fit the images.
+    SettingsError
+        If settings contradict each other.
+    """
+    corrections: list[Correction] = []
+    # Spillover compensation: here.
+    if settings.background_removal != "none":
+        from maskless.images.background import prepare_background
+
+        corrections.append(
+            prepare_background(images, settings, tuple(corrections), folder or Path(), seed)
+        )
+    return tuple(corrections)
