@@ -59,12 +59,12 @@ class Write(Asked):
 
 
 class SetFields(Write):
-    """Name groups, or set other fields of theirs; `image` = the name holds in that image only."""
+    """Name groups, or set other fields of theirs; `images` = the name holds in those only."""
 
     kind: Literal["name"] = "name"
     groups: Annotated[list[GroupId], Field(min_length=1, max_length=5000)]
     fields: Fields
-    image: Name | None = None
+    images: Annotated[list[Name], Field(max_length=20_000)] = []
 
 
 class Merge(Write):

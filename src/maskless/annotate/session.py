@@ -15,6 +15,7 @@ from maskless.annotate import asked
 from maskless.annotate.agreement import agreement, conflicts, differences
 from maskless.annotate.export import write_phenotypes
 from maskless.annotate.history import VERSION
+from maskless.annotate.image_table import image_columns
 from maskless.annotate.labels import Labels
 from maskless.annotate.patches import example_cells, patches
 from maskless.annotate.places import carried_over
@@ -52,6 +53,7 @@ class Session:
         self.study = Study.open(folder)
         self.cells = load_cells(self.study.cells_file)
         clustering = self.cells.clustering
+        self.cells.columns.update(image_columns(folder, clustering))
         self.store = LabelStore(folder / "labels.sqlite", clustering)
         inventory = (
             read_json(self.study.inventory_file) if self.study.inventory_file.exists() else {}

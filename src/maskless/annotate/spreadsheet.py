@@ -70,7 +70,7 @@ def from_csv(text: str, labels: Labels) -> tuple[dict[str, dict[str, Any]], list
     InputError
         If it is no table with columns for clusters and names, or a cluster stands there twice.
     """
-    lines = _rows(text)
+    lines = csv_rows(text)
     columns = _columns(lines[0])
     fields: dict[str, dict[str, Any]] = {}
     unknown: list[str] = []
@@ -110,7 +110,14 @@ def _changed(values: dict[str, Any], group: Group) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value != getattr(group, field)}
 
 
-def _rows(text: str) -> list[list[str]]:
+def csv_rows(text: str) -> list[list[str]]:
+    """Rows of a table with commas, semicolons or tabs, empty lines left out.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or there is nothing in it.
+    """
     text = text.removeprefix("\ufeff")
     first = re.split(r"[\r\n]", re.sub(r'"[^"]*"', "", text), maxsplit=1)[0]
     delimiter = max(",;\t", key=first.count)

@@ -17,7 +17,7 @@ from maskless.annotate.places import Clustering
 from maskless.errors import InputError
 
 _BLOCK_ROWS = 16_384
-_MOST_CATEGORIES = 400
+MOST_CATEGORIES = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def _load(file: Path, content: Any) -> StudyCells:
             continue
         if obs[name].attrs.get("encoding-type") == "categorical":
             column = _column(read_elem(obs[name]))
-            if 1 < len(column.names) <= _MOST_CATEGORIES:
+            if 1 < len(column.names) <= MOST_CATEGORIES:
                 columns[name] = column
     return StudyCells(
         file,

@@ -23,20 +23,23 @@ def set_fields(session: Session, ask: asked.SetFields) -> Operation:
     values = ask.fields.model_dump(exclude_none=True)
     if not values:
         raise InputError("nothing is said of the groups")
-    if ask.image is None:
+    if not ask.images:
         fields = {group: values for group in ask.groups}
     else:
         if set(values) != {"name"}:
             raise InputError("only the name can differ between images")
-        if ask.image not in session.cells.clustering.images:
-            raise InputError("there is no such image", image=ask.image)
+        known = set(session.cells.clustering.images)
+        for image in ask.images:
+            if image not in known:
+                raise InputError("there is no such image", image=image)
+        here = dict.fromkeys(ask.images, values["name"])
         fields = {}
         for group in ask.groups:
             labels.place(group)
-            by_image = {**labels.groups[group].by_image, ask.image: values["name"]}
+            by_image = {**labels.groups[group].by_image, **here}
             fields[group] = {"by_image": {i: n for i, n in by_image.items() if n}}
     what = ", ".join(f"{field} {_short(value)}" for field, value in values.items())
-    where = f" in {ask.image}" if ask.image else ""
+    where = f" in {_listed(ask.images)}" if ask.images else ""
     return _add(session, ask, "name", f"{_listed(ask.groups)}: {what}{where}", Change(fields))
 
 

@@ -26,7 +26,7 @@ async function addChannel(name, color, low, high) {
     const given = color ?? (told && !taken.includes(told) ? told : free);
     channels.push({
       number, name, color: given, top: scale.top, autoLow: scale.low, autoHigh: scale.high,
-      low: low ?? scale.low, high: high ?? scale.high, on: true,
+      low: low ?? scale.low, high: high ?? scale.high, shown: true,
     });
   } catch (error) {
     toast(error.message);
@@ -42,21 +42,30 @@ function drawControls() {
   box.replaceChildren();
   channels.forEach((channel, place) => {
     const item = document.createElement("span");
-    item.className = "channel";
+    item.className = channel.shown ? "channel" : "channel off";
+    const shown = Object.assign(document.createElement("input"), { type: "checkbox", checked: channel.shown });
+    shown.title = `Shift+${place + 1}: show ${channel.name} or not`;
+    shown.setAttribute("aria-label", `show ${channel.name}`);
+    shown.addEventListener("change", () => toggleChannel(place));
     const colour = Object.assign(document.createElement("input"), { type: "color", value: channel.color });
     colour.setAttribute("aria-label", `colour of ${channel.name}`);
     colour.addEventListener("input", () => ((channel.color = colour.value), keep(), emit("channels")));
     const select = document.createElement("select");
     select.setAttribute("aria-label", "channel");
+    select.title = channel.name;
     for (const { name } of model.study.channels) select.append(new Option(name, name));
     select.value = channel.name;
     select.addEventListener("change", () => replace(place, select.value));
-    const tune = labelled("◐", `contrast of ${channel.name}`, () => contrast(item, channel));
+    const tune = labelled("◐", `contrast of ${channel.name}`, () => {
+      channel.tuned = !channel.tuned;
+      drawControls();
+    });
     const gone = labelled("×", `remove ${channel.name}`, () => {
       channels.splice(place, 1);
       changed();
     });
-    item.append(colour, select, tune, gone);
+    item.append(shown, colour, select, tune, gone);
+    if (channel.tuned) item.append(contrast(channel));
     box.append(item);
   });
   if (channels.length < 6 && model.study.channels.some((c) => model.study.images[0] && c)) {
@@ -66,6 +75,13 @@ function drawControls() {
       changed();
     }));
   }
+}
+
+export function toggleChannel(place) {
+  if (!channels[place]) return;
+  channels[place].shown = !channels[place].shown;
+  drawControls();
+  emit("channels");
 }
 
 async function replace(place, name) {
@@ -82,10 +98,8 @@ function changed() {
   emit("channels");
 }
 
-// Two sliders and "auto" in place of the channel's buttons.
-function contrast(item, channel) {
-  const open = item.querySelector(".tune");
-  if (open) return open.remove();
+// Two sliders and "auto" behind the channel's buttons.
+function contrast(channel) {
   const box = Object.assign(document.createElement("span"), { className: "tune" });
   const slider = (key) => {
     const made = Object.assign(document.createElement("input"), {
@@ -106,7 +120,7 @@ function contrast(item, channel) {
     changed();
   });
   box.append(slider("low"), slider("high"), auto);
-  item.append(box);
+  return box;
 }
 
 // A table from bytes to light, weak light held back as in the report's figures.
@@ -114,6 +128,7 @@ export function lights() {
   return channels.map((channel) => {
     const [r, g, b] = rgb(channel.color);
     const table = new Float32Array(256);
+    if (!channel.shown) return { r, g, b, table };
     for (let v = 0; v < 256; v++) {
       const share = ((v / 255) * channel.top - channel.low) / Math.max(channel.high - channel.low, 1e-6);
       table[v] = Math.min(Math.max(share, 0), 1) ** 1.4;

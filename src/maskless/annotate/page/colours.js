@@ -1,5 +1,5 @@
 // Colours of cells, the same in the UMAP and in the tissue.
-import { activation, column, columnNames, emit, model, on } from "./model.js";
+import { activation, column, columnNames, emit, model, on, remember } from "./model.js";
 
 const UNKNOWN = "#b4b4bc"; // darker than the cells that a selection leaves out
 const RAMP = ["#dcdce0", "#a9cbe0", "#5f9bd0", "#4457b0", "#3a1a6e", "#1c0538"];
@@ -7,7 +7,7 @@ const RAMP = ["#dcdce0", "#a9cbe0", "#5f9bd0", "#4457b0", "#3a1a6e", "#1c0538"];
 export const colours = {
   by: "group", // group, phenotype, broad, column:NAME, marker:NAME
   rgba: null, // Uint32Array n, little endian
-  legend: null, // {low, high} for markers
+  legend: null, // {name, low, high} for markers, {name, entries: [[text, colour]]} for columns
 };
 
 export const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
@@ -66,6 +66,7 @@ export async function recolour() {
     const codes = await column(name);
     const table = Uint32Array.from(columnNames(name), (_, i) => packed(palette(i)));
     for (let i = 0; i < n; i++) out[i] = table[codes[i]];
+    colours.legend = { name, entries: columnNames(name).map((text, i) => [text, palette(i)]) };
   } else {
     const { groups } = model.labels;
     const named = kind === "group" ? null : nameColours(kind === "broad" ? "broad" : "name");
@@ -118,6 +119,6 @@ export function startColours() {
 export function colourBy(value) {
   colours.by = value;
   document.getElementById("colour").value = value;
-  model.settings.colour = value;
+  remember("colour", value);
   recolour();
 }

@@ -1,8 +1,9 @@
 // Everything about the selected groups or the focused cell: edit, why, cell, history.
 import { getJson, postJson, toast } from "./api.js";
-import { button, make, number, when } from "./dom.js";
+import { groupColour } from "./colours.js";
+import { briefly, button, make, number, when } from "./dom.js";
 import { mergeButtons } from "./naming.js";
-import { chosen, focusCell, idText, model, on, phenotypeOf, selectGroups, setFields, write } from "./model.js";
+import { chosen, focusCell, idText, model, on, phenotypeOf, scopes, selectGroups, setFields, write } from "./model.js";
 import { splitSection } from "./split.js";
 import { goTo } from "./tissue.js";
 
@@ -23,6 +24,7 @@ export function startDetail() {
   on("selection", () => (tab === "cell" || tab === "history" ? show("group") : draw()));
   on("labels table", () => (tab !== "why" && !typing() ? draw() : null));
   on("cell", () => show("cell"));
+  on("image", () => (tab === "group" && !typing() ? draw() : null));
   show("group");
 }
 
@@ -31,7 +33,7 @@ const typing = () => box.contains(document.activeElement) && /INPUT|TEXTAREA/.te
 export function show(key) {
   tab = key;
   for (const made of tabs.querySelectorAll("[role=tab]")) made.setAttribute("aria-selected", made.dataset.tab === key);
-  draw();
+  return draw();
 }
 
 let asked = 0;
@@ -97,24 +99,34 @@ function suggestionLines(group, suggestions) {
     if (suggestion.missing.length) evidence.append(`not in the panel: ${suggestion.missing.join(", ")}`);
     return make("div", { className: "suggestion" },
       make("b", { textContent: suggestion.name }), make("span", { textContent: suggestion.score.toFixed(2) }), evidence,
-      button("use", () => setFields([group.id], { name: suggestion.name, ...(group.broad ? {} : { broad: suggestion.broad }) })));
+      button("use", () => setFields([group.id], { name: suggestion.name, ...(group.broad ? {} : { broad: suggestion.broad }) }), suggestion === suggestions[0] ? "A" : ""));
   });
   const head = make("h3", { textContent: "Suggestions" });
   head.title = `from ${model.table?.suggested_by ?? ""}: z of each marker over clusters`;
   return lines.length ? [head, ...lines] : [head, quiet("No type of the marker table fits.")];
 }
 
+// Another name in one image, or in all images of its patient, tissue and so on.
 function byImage(group) {
   if (model.study.images.length < 2) return [];
-  const image = model.study.images[model.imageShown].name;
-  const input = make("input", {
-    type: "text", value: group.by_image[image] ?? "", placeholder: `as elsewhere (${group.name || "unnamed"})`, ariaLabel: "name in this image",
-  });
-  input.addEventListener("change", () => setFields([group.id], { name: input.value }, image));
-  const known = Object.entries(group.by_image).map(([name, text]) => `${name}: ${text}`).join("; ");
+  const input = make("input", { type: "text", placeholder: `as elsewhere (${group.name || "unnamed"})`, ariaLabel: "name in these images" });
+  const where = make("select", { ariaLabel: "images of this name" });
+  let found = [];
+  const fill = () => {
+    const names = new Set(found[where.selectedIndex].images.map((image) => group.by_image[image] ?? ""));
+    input.value = names.size === 1 ? [...names][0] : "";
+  };
+  scopes().then((told) => {
+    found = told;
+    where.append(...told.map(({ text, images }) => new Option(images.length > 1 ? `${text} (${images.length} images)` : text)));
+    fill();
+  }, (error) => toast(error.message));
+  where.addEventListener("change", fill);
+  input.addEventListener("change", () => setFields([group.id], { name: input.value }, found[where.selectedIndex].images));
+  const known = Object.entries(group.by_image).map(([name, text]) => `${name}: ${text}`);
   return [
-    make("div", { className: "row" }, `Name in image ${image} only: `, input),
-    known ? quiet(`Other names: ${known}`) : null,
+    make("div", { className: "row" }, "Only in ", where, " call it ", input),
+    known.length ? quiet(`Other names: ${known.slice(0, 8).join("; ")}${known.length > 8 ? " …" : ""}`) : null,
   ];
 }
 
@@ -189,7 +201,7 @@ function shareBars(rows) {
     const means = a === null ? "" : `${a.toFixed(2)} | ${b.toFixed(2)}`;
     return make("div", { className: "bar" }, make("span", { textContent: marker, title: marker }),
       make("div", { className: "track" }, fill),
-      make("span", { className: "number", textContent: `${(100 * share).toFixed(1)} %` }),
+      make("span", { className: "number", textContent: `${(100 * share).toFixed(1).replace(/^-0\.0$/, "0.0")} %` }),
       make("span", { className: "number quiet", textContent: means }));
   });
 }
@@ -202,7 +214,7 @@ async function cellTab() {
     const where = model.study.images[cell.image];
     const told = Object.entries(cell.columns).map(([key, value]) => `, ${key} ${value}`).join("");
     const list = (others, text) => make("div", { className: "row" }, text, ...others.map((other) =>
-      button(`${idText(other.group)}${other.um === undefined ? "" : ` ${other.um} µm`}`, () => (goTo(other.row), show("cell")), `cell ${other.row}: ${phenotypeOf(other.row)}`)));
+      cellChip(other)));
     const ranked = cell.activations.map((value, m) => [model.study.markers[m], value, model.study.positive_above[m]]).sort((x, y) => y[1] - x[1]);
     const share = make("div", {}, quiet("contributions …"));
     getJson(`/api/cell/${model.focus}/contributions`).then(
@@ -227,13 +239,21 @@ async function cellTab() {
   }
 }
 
+function cellChip({ row, group, um }) {
+  const dot = make("span", { className: "swatch" });
+  dot.style.background = groupColour(model.byId.get(group));
+  const chip = button("", () => (goTo(row), show("cell")), `cell ${row}: ${phenotypeOf(row)}, cluster ${idText(group)}`);
+  chip.append(dot, ` ${idText(group)}${um === undefined ? "" : ` · ${um} µm`}`);
+  return chip;
+}
+
 async function historyTab() {
   const rows = await getJson(`/api/history?who=${encodeURIComponent(model.who)}`);
   if (!rows.length) return [quiet("Nothing was done yet.")];
   const restore = (row) => write("/api/restore", { operation: row.id }, `back to operation ${row.id}`).then(() => show("history"));
   return [
     make("table", {}, ...rows.map((row) => make("tr", {},
-      make("td", { className: "quiet", textContent: when(row.at) }),
+      make("td", { className: "quiet", textContent: briefly(row.at), title: `${when(row.at)}, ${row.who}` }),
       make("td", { textContent: row.kind }),
       make("td", { className: row.in_force || row.kind === "undo" || row.kind === "redo" ? "" : "undone" }, make("span", { className: "clip", textContent: row.why, title: row.why })),
       make("td", {}, button("back to here", () => restore(row))),

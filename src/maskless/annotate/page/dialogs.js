@@ -159,10 +159,11 @@ export async function tablesDialog() {
 
 const KEYS = [
   ["↑ ↓ or K J", "previous, next cluster"], ["N or Enter", "type its name; Enter saves and goes on, Esc leaves"],
-  ["U", "mark unsure"], ["O", "park in “other”"], ["M", "merge the selected clusters into the largest"],
+  ["A", "take the first suggestion over"], ["U", "mark unsure"], ["O", "park in “other”"], ["M", "merge the selected clusters into the largest"],
   ["S", "split by PhenoGraph"], ["W", "why do they differ?"], ["L, or Shift and drag", "lasso in the UMAP"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"], ["1 2 3, G", "typical, borderline, random; other examples"],
   ["[ ]", "previous, next image"], ["C", "colour by cluster, phenotype, broad class"], ["T", "cell centres on and off"],
+  ["Shift+1 … 6", "markers of the tissue on and off"],
   ["H", "history"], ["Esc", "clear the selection"], ["?", "this list"],
 ];
 

@@ -30,4 +30,6 @@ export function ask(title, body, labels) {
 
 export const when = (iso) => new Date(iso).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "medium" });
 
+export const briefly = (iso) => new Date(iso).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+
 export const number = (value) => value.toLocaleString("en");

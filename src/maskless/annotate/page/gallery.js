@@ -79,6 +79,7 @@ async function fetchNow() {
     draw();
     return;
   }
+  if (!shown) draw();
   const numbers = channels.map((channel) => channel.number);
   const asked = count();
   try {
@@ -99,12 +100,13 @@ async function fetchNow() {
 
 function draw() {
   const box = canvas.parentElement;
+  if (box.clientWidth < LEAST) return; // another view is enlarged
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(box.clientWidth * ratio));
   canvas.height = Math.max(1, Math.round(box.clientHeight * ratio));
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  empty.textContent = shown?.count ? "" : "Select a cluster, or draw around cells in the UMAP, to see examples.";
+  empty.textContent = shown?.count ? "" : model.selection.count ? "looking for examples …" : "Select a cluster, or draw around cells in the UMAP, to see examples.";
   if (!shown || !sameChannels()) return;
   const { edge, markers } = shown;
   const size = edge * edge;

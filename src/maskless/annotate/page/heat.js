@@ -1,7 +1,7 @@
 // Groups by markers: a heat map or bubbles with trees, names, counts or shares; rows by hand.
 import { getJson } from "./api.js";
 import { groupColour, nameColours, ramp } from "./colours.js";
-import { column, columnNames, emit, idText, model, on, remember, selectGroups, toggleGroup } from "./model.js";
+import { column, columnNames, emit, idText, model, on, phenotypeOf, remember, selectGroups, toggleGroup } from "./model.js";
 
 const DIVERGING = ["#2d5fa8", "#8fb4dc", "#f4f4f6", "#eda57a", "#b5460a"];
 const SEQUENTIAL = ["#f4f4f6", "#a9cbe0", "#5f9bd0", "#4457b0", "#3a1a6e"];
@@ -10,31 +10,28 @@ const TREE = 26;
 const BARS = 70;
 
 let canvas, tip, table, layout, drag;
-let bars = "cells";
 let shares = null;
-const options = { values: "z", by: "group" };
+const options = { values: "z", by: "group", bars: "cells" };
 
 export function startHeat() {
   canvas = document.getElementById("heat");
   tip = document.getElementById("tip");
   const barSelect = document.getElementById("heat-bars");
   barSelect.append(new Option("cells", "cells"));
-  for (const name of ["image", ...Object.keys(model.study.columns)]) barSelect.append(new Option(`share per ${name}`, name));
+  for (const name of ["image", ...Object.keys(model.study.columns)]) barSelect.append(new Option(`% per ${name}`, name));
   Object.assign(options, model.settings.heat ?? {});
-  for (const key of ["values", "by"]) {
+  if (![...barSelect.options].some((option) => option.value === options.bars)) options.bars = "cells";
+  for (const key of ["values", "by", "bars"]) {
     const select = document.getElementById(`heat-${key}`);
     select.value = options[key];
-    select.addEventListener("change", () => {
+    select.addEventListener("change", async () => {
       options[key] = select.value;
       remember("heat", { ...options });
-      key === "by" ? reload() : draw();
+      if (key === "by") return reload();
+      if (key === "bars") await countShares();
+      return draw();
     });
   }
-  barSelect.addEventListener("change", async () => {
-    bars = barSelect.value;
-    await countShares();
-    draw();
-  });
   on("codes", reload);
   on("labels", () => (options.by === "phenotype" ? reload() : draw()));
   on("selection order", draw);
@@ -76,15 +73,16 @@ export function rowOrder(of = model.table) {
 
 async function countShares() {
   shares = null;
-  if (bars === "cells" || !table) return;
-  const codes = await column(bars);
-  const width = columnNames(bars).length;
+  if (options.bars === "cells" || !table) return;
+  const codes = await column(options.bars);
+  const width = columnNames(options.bars).length;
   const place = new Map(table.ids.map((id, i) => [id, i]));
   const named = options.by === "phenotype";
   const rowOf = model.labels.groups.map((g) => place.get(named ? g.name || "unnamed" : g.id) ?? -1);
   shares = table.ids.map(() => new Float64Array(width));
+  const byImage = named && model.labels.groups.some((group) => Object.keys(group.by_image).length);
   for (let i = 0; i < model.n; i++) {
-    const row = rowOf[model.codes[i]];
+    const row = byImage ? place.get(phenotypeOf(i)) : rowOf[model.codes[i]];
     if (row >= 0) shares[row][codes[i]]++;
   }
 }
@@ -122,6 +120,7 @@ function draw() {
   drawCells(pen);
   drawNames(pen);
   drawBars(pen, left + columns.length * cellWidth + 5);
+  drawLegend(pen);
   pen.strokeStyle = "#9a9aa6";
   pen.lineWidth = 1;
   if (sorted) drawTree(pen, table.row_tree, (at, high) => [LABEL + TREE - 4 - high * (TREE - 6), top + (at + 0.5) * cellHeight]);
@@ -157,6 +156,27 @@ function drawCells(pen) {
       }
     });
   });
+}
+
+// What colours and sizes mean, in the free corner above the names.
+function drawLegend(pen) {
+  const { values } = options;
+  const [x, y, width] = [8, 8, 84];
+  for (let i = 0; i < width; i++) {
+    const [red, green, blue] = ramp(i / (width - 1), values === "z" ? DIVERGING : SEQUENTIAL);
+    pen.fillStyle = `rgb(${red},${green},${blue})`;
+    pen.fillRect(x + i, y, 1.2, 7);
+  }
+  const ends = { z: ["−2", "z", "2"], raw: ["0", "mean", rawTop().toFixed(2)], "0-1": ["0", "0-1", "1"], bubble: ["0", "mean", "1"] }[values];
+  pen.fillStyle = "#6b6b76";
+  pen.font = "9px system-ui, 'DejaVu Sans', sans-serif";
+  pen.textBaseline = "top";
+  for (const [text, at, align] of [[ends[0], x, "left"], [ends[1], x + width / 2, "center"], [ends[2], x + width, "right"]]) {
+    pen.textAlign = align;
+    pen.fillText(text, at, y + 10);
+  }
+  pen.textAlign = "left";
+  if (values === "bubble") pen.fillText("size: share of positive cells", x, y + 24);
 }
 
 function drawNames(pen) {
@@ -269,7 +289,7 @@ function listen() {
       text += `\n${at.marker}: mean ${table.raw[row][at.m].toFixed(2)}, z ${table.z[row][at.m].toFixed(2)}, `
         + `${(100 * table.positive[row][at.m]).toFixed(0)} % positive`;
     } else if (shares && event.offsetX > layout.left) {
-      const names = columnNames(bars);
+      const names = columnNames(options.bars);
       const ranked = [...shares[row]].map((v, i) => [v, names[i]]).sort((a, b) => b[0] - a[0]).slice(0, 6);
       text += ranked.map(([v, name]) => `\n${name}: ${((100 * v) / table.counts[row]).toFixed(1)} %`).join("");
     }

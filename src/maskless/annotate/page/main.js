@@ -1,5 +1,6 @@
 // Starts the page: loads, wires the views together, listens to keys.
 import { toast } from "./api.js";
+import { toggleChannel } from "./channels.js";
 import { colourBy, colours, recolour, startColours } from "./colours.js";
 import { clearAll, show, startDetail } from "./detail.js";
 import { conflict, expertsDialog, helpDialog, tablesDialog, versionsDialog, whoDialog } from "./dialogs.js";
@@ -7,7 +8,7 @@ import { number } from "./dom.js";
 import { nextExamples, setKind, startGallery } from "./gallery.js";
 import { startHeat } from "./heat.js";
 import { idText, load, model, on, refresh, selectGroups, setConflict, setFields } from "./model.js";
-import { focusName, merge, startNaming, step, stepGroup } from "./naming.js";
+import { acceptSuggestion, focusName, merge, startNaming, step, stepGroup } from "./naming.js";
 import { startTissue, stepImage } from "./tissue.js";
 import { startUmap, toggleLasso } from "./umap.js";
 
@@ -81,8 +82,12 @@ const KEYS = {
   Enter: () => model.selection.groups.length && focusName(model.selection.groups[0]),
   u: (ids) => ids.length && setFields(ids, { unsure: !model.byId.get(ids[0]).unsure }),
   o: (ids) => ids.length && setFields(ids, { name: "other" }),
+  a: (ids) => ids.length === 1 && acceptSuggestion(ids[0]),
   m: (ids) => ids.length > 1 && merge(ids, largest(ids)),
-  s: () => (show("group"), document.querySelector("#detail button[title=S]")?.click()),
+  s: async () => {
+    await show("group");
+    document.querySelector("#detail button[title=S]")?.click();
+  },
   w: () => show("why"), h: () => show("history"), l: toggleLasso, g: nextExamples,
   1: () => setKind("typical"), 2: () => setKind("borderline"), 3: () => setKind("random"),
   "[": () => stepImage(-1), "]": () => stepImage(1), t: () => byId("centres").click(), "?": helpDialog,
@@ -107,6 +112,11 @@ function keys(event) {
     step("redo");
   } else if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
     if (event.target.tagName === "BUTTON" && event.key === "Enter") return;
+    const digit = /^Digit([1-6])$/.exec(event.code);
+    if (event.shiftKey && digit) {
+      toggleChannel(Number(digit[1]) - 1);
+      return;
+    }
     const react = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!react) return;
     event.preventDefault();

@@ -115,10 +115,10 @@ export function write(path, body, told) {
   return queue;
 }
 
-export const setFields = (ids, fields, image) =>
+export const setFields = (ids, fields, images = []) =>
   write(
     "/api/name",
-    { groups: ids, fields, ...(image ? { image } : {}) },
+    { groups: ids, fields, ...(images.length ? { images } : {}) },
     `${ids.map(idText).join(", ")}: ${Object.entries(fields).map(([k, v]) => `${k} “${v}”`).join(", ")}`,
   );
 
@@ -208,6 +208,29 @@ export async function column(name) {
 
 export const columnNames = (name) =>
   name === "image" ? model.study.images.map((image) => image.name) : model.study.columns[name];
+
+// Which images a name may hold in: the one that is shown, and those that share a column's value
+// with it, such as all images of its patient. [{text, images}]
+export async function scopes() {
+  const { images, columns } = model.study;
+  const found = [{ text: `image ${images[model.imageShown].name}`, images: [images[model.imageShown].name] }];
+  for (const name of Object.keys(columns)) {
+    const codes = await column(name);
+    const values = images.map(() => -1);
+    let constant = true;
+    for (let i = 0; i < model.n && constant; i++) {
+      const here = model.image[i];
+      if (values[here] < 0) values[here] = codes[i];
+      constant = values[here] === codes[i];
+    }
+    const shown = values[model.imageShown];
+    if (constant && shown >= 0) {
+      const alike = images.filter((_, i) => values[i] === shown).map((image) => image.name);
+      found.push({ text: `${name} ${columns[name][shown]}`, images: alike });
+    }
+  }
+  return found;
+}
 
 // Names of the cells' phenotypes by group, with those that hold in one image only.
 export function phenotypeOf(row) {

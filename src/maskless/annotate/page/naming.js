@@ -26,18 +26,16 @@ export function shownIds() {
   return [...known.filter((id) => there.includes(id)), ...there.filter((id) => !known.includes(id))];
 }
 
+// Rows are kept and brought up to date, so that a name that is being typed stays as it is.
 function draw() {
-  const active = document.activeElement;
-  const typing = active?.closest?.("#names tbody tr") ? [active.closest("tr").dataset.id, active.dataset.field, active.value, active.selectionStart] : null;
-  body.replaceChildren(...shownIds().map((id) => rowOf(model.byId.get(id))));
-  if (typing) {
-    const input = body.querySelector(`tr[data-id="${CSS.escape(typing[0])}"] input[data-field="${typing[1]}"]`);
-    if (input) {
-      input.value = typing[2];
-      input.focus();
-      if (typing[3] !== null && typing[3] !== undefined) input.setSelectionRange(typing[3], typing[3]);
-    }
-  }
+  const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  shownIds().forEach((id, place) => {
+    const row = rows.get(id) ?? rowOf(id);
+    rows.delete(id);
+    if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
+    row.update(model.byId.get(id));
+  });
+  for (const row of rows.values()) row.remove();
   const list = groups();
   const named = list.filter((group) => group.name).length;
   const cells = list.reduce((sum, group) => sum + (group.name ? group.count : 0), 0);
@@ -55,56 +53,66 @@ function fill(id, texts) {
   document.getElementById(id).replaceChildren(...texts.filter(Boolean).map((value) => make("option", { value })));
 }
 
-function rowOf(group) {
+function rowOf(id) {
   const row = make("tr");
-  row.dataset.id = group.id;
-  if (model.labels.conflicts[group.id]) {
-    row.classList.add("conflict");
-    row.title = Object.entries(model.labels.conflicts[group.id]).map(([who, name]) => `${who}: ${name}`).join("\n");
-  }
-  const swatch = make("input", { type: "color", className: "swatch", value: groupColour(group), ariaLabel: `colour of ${idText(group.id)}` });
-  swatch.addEventListener("change", () => setFields([group.id], { color: swatch.value }));
-  swatch.addEventListener("click", (event) => event.stopPropagation());
-  const unsure = make("input", { type: "checkbox", checked: group.unsure, title: "unsure (U)", ariaLabel: `unsure about ${idText(group.id)}` });
-  unsure.addEventListener("change", () => setFields([group.id], { unsure: unsure.checked }));
-  unsure.addEventListener("click", (event) => event.stopPropagation());
-  row.append(
-    make("td", {}, swatch),
-    make("td", { textContent: idText(group.id), title: group.origin }),
-    make("td", { className: "number", textContent: number(group.count) }),
-    make("td", { className: "name" }, field(group, "name")),
-    make("td", { className: "broad" }, field(group, "broad")),
-    make("td", {}, unsure),
-  );
-  row.addEventListener("click", (event) => toggleGroup(group.id, event.ctrlKey || event.metaKey || event.shiftKey));
+  row.dataset.id = id;
+  const swatch = make("input", { type: "color", className: "swatch", ariaLabel: `colour of ${idText(id)}` });
+  swatch.addEventListener("change", () => setFields([id], { color: swatch.value }));
+  const unsure = make("input", { type: "checkbox", title: "unsure (U)", ariaLabel: `unsure about ${idText(id)}` });
+  unsure.addEventListener("change", () => setFields([id], { unsure: unsure.checked }));
+  for (const control of [swatch, unsure]) control.addEventListener("click", (event) => event.stopPropagation());
+  const [name, broad] = [field(id, "name"), field(id, "broad")];
+  const called = make("td", { textContent: idText(id) });
+  const count = make("td", { className: "number" });
+  row.append(make("td", {}, swatch), called, count, make("td", { className: "name" }, name), make("td", { className: "broad" }, broad), make("td", {}, unsure));
+  row.addEventListener("click", (event) => toggleGroup(id, event.ctrlKey || event.metaKey || event.shiftKey));
+  row.update = (group) => {
+    const conflict = model.labels.conflicts[id];
+    row.classList.toggle("conflict", Boolean(conflict));
+    row.title = conflict ? Object.entries(conflict).map(([who, said]) => `${who}: ${said}`).join("\n") : "";
+    called.title = group.origin;
+    count.textContent = number(group.count);
+    swatch.value = groupColour(group);
+    unsure.checked = group.unsure;
+    name.update(group);
+    broad.update(group);
+  };
   return row;
 }
 
-function field(group, key) {
-  const best = model.table?.suggestions[model.table.ids.indexOf(group.id)]?.[0];
+function field(id, key) {
   const input = make("input", {
-    type: "text", value: group[key], maxLength: 20000, list: key === "name" ? "known-names" : "known-broad",
-    placeholder: !group[key] && best ? `${best[key]}?` : "", ariaLabel: `${key} of ${idText(group.id)}`,
+    type: "text", maxLength: 20000, list: key === "name" ? "known-names" : "known-broad", ariaLabel: `${key} of ${idText(id)}`,
   });
   input.dataset.field = key;
-  const save = () => {
-    const now = model.byId.get(group.id);
-    if (now && input.value !== now[key]) return setFields([group.id], { [key]: input.value });
-    return null;
+  let typed = false; // what is typed and not yet sent must not be written over
+  input.update = (group) => {
+    const best = model.table?.suggestions[model.table.ids.indexOf(id)]?.[0];
+    input.placeholder = best ? `${best[key]}?` : "";
+    if (!typed && input.value !== group[key]) input.value = group[key];
   };
+  const save = () => {
+    const group = model.byId.get(id);
+    if (typed && group && input.value !== group[key]) setFields([id], { [key]: input.value });
+    typed = false;
+  };
+  input.addEventListener("input", () => (typed = true));
   input.addEventListener("change", save);
+  input.addEventListener("blur", save);
   input.addEventListener("click", (event) => event.stopPropagation());
   input.addEventListener("focus", () => {
-    if (model.selection.groups.length !== 1 || model.selection.groups[0] !== group.id) selectGroups([group.id]);
+    if (model.selection.groups.length !== 1 || model.selection.groups[0] !== id) selectGroups([id]);
   });
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter") {
       save();
-      const next = event.shiftKey ? input.closest("tr").previousElementSibling : input.closest("tr").nextElementSibling;
-      next?.querySelector(`input[data-field=${key}]`)?.focus();
+      const row = input.closest("tr");
+      const next = event.shiftKey ? row.previousElementSibling : row.nextElementSibling;
+      (next?.querySelector(`input[data-field=${key}]`) ?? input).focus();
       event.preventDefault();
     } else if (event.key === "Escape") {
-      input.value = model.byId.get(group.id)[key];
+      typed = false;
+      input.value = model.byId.get(id)[key];
       input.blur();
       event.stopPropagation();
     }
@@ -146,6 +154,13 @@ export function focusName(id) {
   body.querySelector(`tr[data-id="${CSS.escape(id)}"] input[data-field=name]`)?.focus();
 }
 
+// Take the first suggestion over; a person asked for it.
+export function acceptSuggestion(id) {
+  const best = model.table?.suggestions[model.table.ids.indexOf(id)]?.[0];
+  if (!best) return null;
+  return setFields([id], { name: best.name, ...(model.byId.get(id).broad ? {} : { broad: best.broad }) });
+}
+
 export function stepGroup(by) {
   const ids = shownIds();
   const at = ids.indexOf(model.selection.groups[0]);
@@ -153,4 +168,4 @@ export function stepGroup(by) {
 }
 
 export const mergeButtons = (ids) =>
-  ids.slice(0, 6).map((id) => button(`merge into ${idText(id)}`, () => merge(ids, id), "M merges into the largest"));
+  ids.slice(0, 6).map((id) => button(`merge into ${[idText(id), model.byId.get(id).name.slice(0, 30)].join(" ").trim()}`, () => merge(ids, id), "M merges into the largest"));

@@ -5,6 +5,7 @@ import { colours } from "./colours.js";
 import { emit, focusCell, model, on, toggleGroup } from "./model.js";
 
 const MOST_KEPT = 400;
+const LEAST_LIGHT = 190;
 
 let canvas, pen, view, rowsByImage;
 let centresOn = true;
@@ -30,7 +31,7 @@ export async function startTissue() {
   on("colours selection", draw);
   on("focus", showFocus);
   on("channels", () => (painted.clear(), draw()));
-  new ResizeObserver(fit).observe(canvas.parentElement);
+  new ResizeObserver(resized).observe(canvas.parentElement);
 }
 
 function byImage() {
@@ -45,10 +46,21 @@ function byImage() {
 
 const info = () => model.study.images[model.imageShown];
 
-function fit() {
+const fitting = () => {
   const box = canvas.parentElement;
-  const scale = Math.min(box.clientWidth / info().columns, box.clientHeight / info().rows);
-  view = { x: info().columns / 2, y: info().rows / 2, scale: scale || 1 };
+  return Math.min(box.clientWidth / info().columns, box.clientHeight / info().rows) || 0;
+};
+
+function fit() {
+  view = { x: info().columns / 2, y: info().rows / 2, scale: fitting() || 1, fitted: fitting() };
+  draw();
+}
+
+// The same part of the image in a larger or smaller view.
+function resized() {
+  const now = fitting();
+  if (now && view.fitted) view.scale *= now / view.fitted;
+  if (now) view.fitted = now;
   draw();
 }
 
@@ -65,6 +77,7 @@ export function draw() {
 function drawNow() {
   const ratio = window.devicePixelRatio || 1;
   const box = canvas.parentElement;
+  if (!box.clientWidth) return; // another view is enlarged
   canvas.width = Math.max(1, Math.round(box.clientWidth * ratio));
   canvas.height = Math.max(1, Math.round(box.clientHeight * ratio));
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -149,8 +162,13 @@ function drawCells(box) {
       const x = x0 + (model.xy[2 * i] + 0.5) * view.scale;
       const y = y0 + (model.xy[2 * i + 1] + 0.5) * view.scale;
       if (x < -9 || y < -9 || x > box.clientWidth + 9 || y > box.clientHeight + 9) continue;
-      const c = colours.rgba[i];
-      const colour = `rgb(${c & 255},${(c >> 8) & 255},${(c >> 16) & 255})`;
+      const colour = bright(colours.rgba[i]);
+      if (mask && chosen && radius <= 3.5) {
+        pen.beginPath();
+        pen.arc(x, y, r + 0.8, 0, 6.3);
+        pen.fillStyle = "#fff";
+        pen.fill();
+      }
       pen.beginPath();
       pen.arc(x, y, r, 0, 6.3);
       if (radius > 3.5) {
@@ -165,6 +183,17 @@ function drawCells(box) {
     }
   }
   pen.globalAlpha = 1;
+}
+
+// The same hue as in the UMAP, but dark ones are raised: here they stand on black.
+const raised = new Map();
+function bright(packed) {
+  if (!raised.has(packed)) {
+    const light = [packed & 255, (packed >> 8) & 255, (packed >> 16) & 255];
+    const gain = Math.max(1, LEAST_LIGHT / Math.max(...light, 1));
+    raised.set(packed, `rgb(${light.map((v) => Math.round(v * gain)).join(",")})`);
+  }
+  return raised.get(packed);
 }
 
 function drawFocus() {

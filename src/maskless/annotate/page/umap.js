@@ -1,6 +1,7 @@
 // All cells as points in WebGL2: one buffer, one draw call a step; fewer points while moving, and
 // the rest drawn in steps when at rest, so that no frame is long even with software rendering.
 import { colours } from "./colours.js";
+import { make } from "./dom.js";
 import { focusCell, groups, idText, model, on, selectCells, toggleGroup } from "./model.js";
 
 const STEP = 250_000;
@@ -107,13 +108,25 @@ function paint() {
   for (let i = 0; i < model.n; i++) out[i] = rgba[order[i]];
   gl.bindBuffer(gl.ARRAY_BUFFER, colourBuffer);
   gl.bufferSubData(gl.ARRAY_BUFFER, 0, out);
+  drawLegend();
+}
+
+const MOST_ENTRIES = 14;
+
+function drawLegend() {
   const { legend } = colours;
   const box = document.getElementById("umap-legend");
   box.replaceChildren();
-  if (legend) {
-    const ramp = document.createElement("span");
-    ramp.className = "ramp";
-    box.append(`${legend.name} ${legend.low.toFixed(2)}`, ramp, legend.high.toFixed(2));
+  if (legend?.entries) {
+    for (const [text, colour] of legend.entries.slice(0, MOST_ENTRIES)) {
+      const dot = make("span", { className: "swatch" });
+      dot.style.background = colour;
+      box.append(make("div", { title: text }, dot, ` ${text}`));
+    }
+    const more = legend.entries.length - MOST_ENTRIES;
+    if (more > 0) box.append(make("div", { textContent: `and ${more} more` }));
+  } else if (legend) {
+    box.append(`${legend.name} ${legend.low.toFixed(2)}`, make("span", { className: "ramp" }), legend.high.toFixed(2));
   }
 }
 
@@ -369,6 +382,7 @@ function listen() {
     }
     lasso = null;
     from = null;
+    over.width = 0; // a canvas that is only cleared may be left on the screen as it was
     drawOver();
   });
   over.addEventListener("wheel", (event) => {
