@@ -52,7 +52,7 @@ class CleanSettings(Settings):
     background_removal: Literal["none", "automatic", "classifier", "ilastik", "probabilities"] = (
         Field(
             "none",
-            description="by counts alone, brush labels, an ilastik project, or exported probabilities",
+            description="by counts alone, brush labels, an ilastik project, or what it exported",
         )
     )
     background_files: str | None = Field(
