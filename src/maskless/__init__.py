@@ -39,10 +39,14 @@ if TYPE_CHECKING:
         Image,
         ImageSet,
         Panel,
+        SpilloverMatrix,
         clean,
+        compensate,
         ilastik_probabilities,
         read_images,
         read_panel,
+        read_spillover,
+        write_spillover,
     )
     from maskless.pipeline import cluster, embed, train, umap
     from maskless.segmentation import segment
@@ -60,11 +64,13 @@ __all__ = [
     "MasklessError",
     "Panel",
     "SegmentSettings",
+    "SpilloverMatrix",
     "TrainSettings",
     "UmapSettings",
     "__version__",
     "clean",
     "cluster",
+    "compensate",
     "detect",
     "detect_nuclei",
     "embed",
@@ -74,11 +80,13 @@ __all__ = [
     "plot",
     "read_images",
     "read_panel",
+    "read_spillover",
     "save_encoder",
     "segment",
     "simulate",
     "train",
     "umap",
+    "write_spillover",
 ]
 
 _HOME = {
@@ -93,10 +101,12 @@ _HOME = {
     "MasklessError": "errors",
     "Panel": "images",
     "SegmentSettings": "config",
+    "SpilloverMatrix": "images",
     "TrainSettings": "config",
     "UmapSettings": "config",
     "clean": "images",
     "cluster": "pipeline",
+    "compensate": "images",
     "detect": "cells",
     "detect_nuclei": "cells",
     "embed": "pipeline",
@@ -105,11 +115,13 @@ _HOME = {
     "phenograph": "analysis",
     "read_images": "images",
     "read_panel": "images",
+    "read_spillover": "images",
     "save_encoder": "encoder",
     "segment": "segmentation",
     "simulate": "simulate",
     "train": "pipeline",
     "umap": "pipeline",
+    "write_spillover": "images",
 }
 
 

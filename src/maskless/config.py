@@ -49,6 +49,9 @@ class CleanSettings(Settings):
     hot_pixel_threshold: Positive = Field(
         50.0, description="counts above the brightest of the 8 neighbours (steinbock's filter)"
     )
+    spillover: str | None = Field(
+        None, description="matrix to compensate spillover with: CSV, relative to this file"
+    )
     background_removal: Literal["none", "automatic", "classifier", "ilastik", "probabilities"] = (
         Field(
             "none",

@@ -52,6 +52,8 @@ def expected(study: Study, stage: str) -> str | None:
     if stage == "train":
         train = config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
         tables = [train, config.encoder, config.embed]
+    if stage == "clean" and config.clean.spillover is not None:
+        tables.append(_content(study.resolve(config.clean.spillover)))
     if stage == "detect":
         tables.append(_given_files(study))
     return fingerprint(stage, _VERSION[stage], tables, config.seed, stamps)
@@ -120,6 +122,11 @@ def _given_files(study: Study) -> list[str]:
         weights = study.resolve(settings.cellpose_model)
         paths += [weights] if weights.is_file() else []
     return [file_hash(path) for path in paths]
+
+
+def _content(path: Path) -> str:
+    """Hash of a file that the settings name; a missing one is the stage's error."""
+    return file_hash(path) if path.is_file() else "missing"
 
 
 def _sources(study: Study) -> dict[str, Image]:

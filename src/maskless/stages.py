@@ -6,6 +6,7 @@ run.jsonl. :mod:`maskless.running` decides which of them run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskless.errors import InputError
 from maskless.freshness import expected, image_stamp, stamped
-from maskless.progress import track
+from maskless.progress import log, track
 from maskless.storage import read_json, remove, write_json, write_text
-from maskless.study import Study, versions
+from maskless.study import Study, file_hash, versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,17 +65,25 @@ def _read(study: Study, options: Options) -> Facts:
 def _clean(study: Study, options: Options) -> Facts:
     from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
     from maskless.images.corrections import prepare_corrections
+    from maskless.images.spillover_correction import Compensation
     from maskless.reading import raw_images
 
     now = expected(study, "clean")
     raw = raw_images(study)
     settings, seed = study.config.clean, study.config.seed
     corrections = prepare_corrections(raw, settings, study.folder, seed)
+    spilled = next((c for c in corrections if isinstance(c, Compensation)), None)
+    for problem in spilled.matrix.problems if spilled else ():
+        log(problem)
     if stamped(study, "clean") == now:
         scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])
     else:
         scaling = fit_scaling(raw, settings, seed, corrections)
-        write_json(study.scaling_file, {"fingerprint": now, "scaling": scaling.to_dict()})
+        kept = {
+            "scaling": scaling.to_dict(),
+            **({"spillover": spilled.to_dict()} if spilled else {}),
+        }
+        write_json(study.scaling_file, {"fingerprint": now, **kept})
     todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
     for name in track(todo, "clean (images)", total=len(raw), done=len(raw) - len(todo)):
         image = clean_image(raw[name], settings, scaling, corrections)
@@ -82,7 +91,11 @@ def _clean(study: Study, options: Options) -> Facts:
     for path in study.images_folder.glob("*.zarr"):
         if path.name.removesuffix(".zarr") not in raw.names:
             remove(path)
-    return {"images": len(raw)}
+    facts: Facts = {"images": len(raw)}
+    if spilled and settings.spillover is not None:
+        facts["spillover_pairs"] = spilled.matrix.pairs
+        facts["spillover_sha256"] = file_hash(study.resolve(settings.spillover))
+    return facts
 
 
 def _detect(study: Study, options: Options) -> Facts:
@@ -91,6 +104,8 @@ def _detect(study: Study, options: Options) -> Facts:
     images = study_images(study)
     cells = detect(images, study.config.detect, study.folder)
     found = cells.uns["maskless"]
+    if spillover := read_json(study.scaling_file).get("spillover"):
+        found["spillover"] = json.dumps(spillover, sort_keys=True)
     without = [str(name) for name in found["images_without_cells"]]
     if without and not options.keep_going:
         raise InputError(

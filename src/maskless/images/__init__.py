@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from maskless.images.panel import read_panel
     from maskless.images.read import read_images, source_files
     from maskless.images.scale import Scaling, fit_scaling
+    from maskless.images.spillover import compensate
+    from maskless.images.spillover_csv import read_spillover, write_spillover
+    from maskless.images.spillover_matrix import SpilloverMatrix
     from maskless.images.zarr_store import open_image_zarr, write_image_zarr, zarr_attributes
 
 __all__ = [
@@ -23,15 +26,19 @@ __all__ = [
     "ImageSet",
     "Panel",
     "Scaling",
+    "SpilloverMatrix",
     "clean",
     "clean_image",
+    "compensate",
     "fit_scaling",
     "ilastik_probabilities",
     "open_image_zarr",
     "read_images",
     "read_panel",
+    "read_spillover",
     "source_files",
     "write_image_zarr",
+    "write_spillover",
     "zarr_attributes",
 ]
 
@@ -42,14 +49,18 @@ _HOMES = {
     "ImageSet": "image",
     "Panel": "image",
     "Scaling": "scale",
+    "SpilloverMatrix": "spillover_matrix",
     "clean_image": "clean",
+    "compensate": "spillover",
     "fit_scaling": "scale",
     "ilastik_probabilities": "background",
     "open_image_zarr": "zarr_store",
     "read_images": "read",
     "read_panel": "panel",
+    "read_spillover": "spillover_csv",
     "source_files": "read",
     "write_image_zarr": "zarr_store",
+    "write_spillover": "spillover_csv",
     "zarr_attributes": "zarr_store",
 }
 

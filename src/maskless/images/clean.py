@@ -2,7 +2,7 @@
 
 1. Check: NaN and infinite pixels are errors, negative pixels become 0 (a recorded problem).
 2. Hot pixels.
-3. Spillover: not yet.
+3. Spillover, if a matrix is given.
 4. Background: pixels that are no signal become 0, if that was asked for.
 5. Scale: the same factors for the whole cohort.
 
@@ -24,6 +24,7 @@ from maskless.images.scale import Scaling, fit_scaling
 
 if TYPE_CHECKING:
     from maskless.config import CleanSettings
+    from maskless.images.spillover_correction import Spillover
 
 
 def clean_image(
@@ -73,6 +74,8 @@ def clean(
     settings: CleanSettings | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
+    *,
+    spillover: Spillover | None = None,
 ) -> ImageSet:
     """Clean a cohort: fit the scaling in one pass now, clean each image when it is loaded.
 
@@ -86,6 +89,10 @@ def clean(
         Chooses the pixels that the scaling is fitted to, and the trees of a classifier.
     folder
         That relative paths in the settings start from; the working folder if not given.
+    spillover
+        Matrix to compensate with: its file (CSV), a :class:`maskless.SpilloverMatrix`, or shares in
+        the order of the panel, row = emitting, column = receiving channel; None takes the file that
+        the settings name, if any. What it lacks is a problem of each image.
 
     Returns
     -------
@@ -103,6 +110,6 @@ def clean(
 
     chosen = CleanSettings() if settings is None else settings
     start = None if folder is None else Path(folder)
-    corrections = prepare_corrections(images, chosen, start, seed)
+    corrections = prepare_corrections(images, chosen, start, seed, spillover)
     scaling = fit_scaling(images, chosen, seed, corrections)
     return images.map(lambda image: clean_image(image, chosen, scaling, corrections))

@@ -17,6 +17,7 @@ from maskless.images.image import Image, ImageSet
 
 if TYPE_CHECKING:
     from maskless.config import CleanSettings
+    from maskless.images.spillover_correction import Spillover
 
 Correction = Callable[[Image, NDArray[np.float32]], tuple[NDArray[np.float32], list[str]]]
 """From an image (whose pixels are still raw) and its counts, float32, shape (C, Y, X), to
@@ -24,7 +25,11 @@ corrected counts and what is to be recorded as the image's problems."""
 
 
 def prepare_corrections(
-    images: ImageSet, settings: CleanSettings, folder: Path | None = None, seed: int = 0
+    images: ImageSet,
+    settings: CleanSettings,
+    folder: Path | None = None,
+    seed: int = 0,
+    spillover: Spillover | None = None,
 ) -> tuple[Correction, ...]:
     """Read and fit whatever the corrections need.
 
@@ -38,6 +43,8 @@ def prepare_corrections(
         That relative paths in the settings start from; the working folder if None.
     seed
         Of what is fitted.
+    spillover
+        Matrix to compensate with, instead of the file that the settings name.
 
     Returns
     -------
@@ -52,7 +59,12 @@ def prepare_corrections(
         If settings contradict each other.
     """
     corrections: list[Correction] = []
-    # Spillover compensation: here.
+    if spillover is None and settings.spillover is not None:
+        spillover = (folder or Path()) / settings.spillover
+    if spillover is not None:
+        from maskless.images.spillover_correction import prepare_spillover
+
+        corrections.append(prepare_spillover(images.panel, spillover))
     if settings.background_removal != "none":
         from maskless.images.background import prepare_background
 
