@@ -73,11 +73,14 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
         "explain": ["--between", "--by"],
         "info": [],
         "segment": ["--quiet"],
+        "spillover": ["--all-pairs", "--metal", "--out"],
         "simulate": ["--density", "--images", "--preset", "--quiet", "--seed", "--size-px"],
     }
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "run", "explain", "info", "simulate", *STAGES])
+@pytest.mark.parametrize(
+    "command", ["demo", "init", "run", "explain", "info", "simulate", "spillover", *STAGES]
+)
 def test_every_command_shows_an_example(command: str) -> None:
     import typer.main
 

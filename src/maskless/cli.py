@@ -168,6 +168,33 @@ for _stage, _what in {
 
 
 @app.command()
+def spillover(
+    spots: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SPOTS...", help="Spots of one metal each (images, folders), tables of beads."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="Where to write the matrix.")],
+    metal: Annotated[
+        list[str] | None, typer.Option(help="Metal that stained the beads; may be repeated.")
+    ] = None,
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Also pairs that have no physical reason to spill.")
+    ] = False,
+) -> None:
+    """Estimate the spillover matrix from single stains, for [clean] spillover in study.toml.
+
+    Example: maskless spillover spots/ --out matrix.csv
+    """
+    from maskless.images import describe_estimate, estimate_spillover, write_spillover
+
+    estimate = estimate_spillover(spots, metal, "all" if all_pairs else "plausible")
+    write_spillover(estimate.matrix, out)
+    print(f"{describe_estimate(estimate)}\nthe matrix is in {out}")
+
+
+@app.command()
 def explain(
     study: StudyFolder,
     between: Annotated[

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from maskless.images.panel import read_panel
     from maskless.images.read import read_images, source_files
     from maskless.images.scale import Scaling, fit_scaling
+    from maskless.images.single_stains import describe_estimate, estimate_spillover
     from maskless.images.spillover import compensate
     from maskless.images.spillover_csv import read_spillover, write_spillover
+    from maskless.images.spillover_estimate import SpilloverEstimate
     from maskless.images.spillover_matrix import SpilloverMatrix
     from maskless.images.zarr_store import open_image_zarr, write_image_zarr, zarr_attributes
 
@@ -26,10 +28,13 @@ __all__ = [
     "ImageSet",
     "Panel",
     "Scaling",
+    "SpilloverEstimate",
     "SpilloverMatrix",
     "clean",
     "clean_image",
     "compensate",
+    "describe_estimate",
+    "estimate_spillover",
     "fit_scaling",
     "ilastik_probabilities",
     "open_image_zarr",
@@ -49,9 +54,12 @@ _HOMES = {
     "ImageSet": "image",
     "Panel": "image",
     "Scaling": "scale",
+    "SpilloverEstimate": "spillover_estimate",
     "SpilloverMatrix": "spillover_matrix",
     "clean_image": "clean",
     "compensate": "spillover",
+    "describe_estimate": "single_stains",
+    "estimate_spillover": "single_stains",
     "fit_scaling": "scale",
     "ilastik_probabilities": "background",
     "open_image_zarr": "zarr_store",
