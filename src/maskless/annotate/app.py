@@ -141,21 +141,22 @@ def _reading(session: Session) -> list[Route]:
         "/api/cells/image": lambda request: _bytes(place.images_n.astype("<u2").tobytes()),
         "/api/cells/xy": lambda request: _bytes(place.yx_n2[:, ::-1].astype("<f4").tobytes()),
         "/api/cells/column/{name}": lambda r: _bytes(column(r.path_params["name"])),
-        "/api/cells/activation/{marker:int}": activation,
+        "/api/cells/activation/{marker}": activation,
         "/api/codes": codes,
         "/api/state": versions("state"),
         "/api/history": versions("history"),
         "/api/settings": lambda request: _json(session.store.settings(_who(request))),
-        "/api/table/{by}": lambda r: _json(session.table(_who(r), r.path_params["by"])),
-        "/api/cell/{row:int}": lambda r: _json(session.cell(_who(r), _row(r))),
-        "/api/cell/{row:int}/contributions": contributions,
-        "/api/channel/{channel:int}": channel,
-        "/api/tile/{image:int}/{channel:int}/{level:int}/{row:int}/{column:int}": tile,
+        "/api/table/group": lambda request: _json(session.table(_who(request), "group")),
+        "/api/table/phenotype": lambda request: _json(session.table(_who(request), "phenotype")),
+        "/api/cell/{row}": lambda r: _json(session.cell(_who(r), _row(r))),
+        "/api/cell/{row}/contributions": contributions,
+        "/api/channel/{channel}": channel,
+        "/api/tile/{image}/{channel}/{level}/{row}/{column}": tile,
         "/api/compare": compare,
         "/api/names.csv": csv,
         "/api/split/{job}": lambda r: _json(session.jobs.job(r.path_params["job"]).as_json()),
     }
-    return [Route(path, _in_thread(function)) for path, function in gets.items()]
+    return [Route(path, _in_thread(function, "{" in path)) for path, function in gets.items()]
 
 
 def _writing(session: Session) -> list[Route]:
@@ -215,9 +216,14 @@ def _writing(session: Session) -> list[Route]:
     ]
 
 
-def _in_thread(function: Callable[[Request], Response]) -> Endpoint:
+def _in_thread(function: Callable[[Request], Response], names_something: bool) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(function, request)
+        try:
+            return await run_in_threadpool(function, request)
+        except InputError as error:
+            if not names_something:
+                raise
+            return _error(404, "address", str(error))
 
     return endpoint
 
@@ -250,10 +256,10 @@ def _who(request: Request) -> str:
 
 
 def _whole(request: Request, key: str) -> int:
-    number = int(request.path_params[key])
-    if number >= 2**31:
+    text = request.path_params[key]
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise HTTPException(404)
-    return number
+    return int(text)
 
 
 def _row(request: Request) -> int:

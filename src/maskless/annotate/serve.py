@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Loading the encoder takes seconds: not while the page opens.
 _PREPARE_AFTER_SECONDS = 8.0
+_ANY = ("0.0.0.0", "::", "")
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -44,14 +45,27 @@ def annotate_study(
     MasklessError
         If there is nothing to annotate, or the port is taken.
     """
-    import uvicorn
-
-    from maskless.annotate.app import make_app
     from maskless.annotate.session import Session
 
     listening = _listen(host, port)
+    try:
+        session = Session(folder)
+        try:
+            _serve(session, listening, host, open_browser)
+        finally:
+            session.close()
+    except KeyboardInterrupt:
+        pass  # the way to stop it
+    finally:
+        listening.close()
+
+
+def _serve(session: Session, listening: socket.socket, host: str, open_browser: bool) -> None:
+    import uvicorn
+
+    from maskless.annotate.app import make_app
+
     port = int(listening.getsockname()[1])
-    session = Session(folder)
     token = secrets.token_urlsafe(32)
     app = make_app(session, token, allowed_hosts(host, port), f"maskless_{port}")
     shown = f"[{host}]" if ":" in host else host
@@ -61,8 +75,10 @@ def annotate_study(
             f"warning: everybody who can reach {host} and knows the address can read and change "
             "these labels; the connection is not encrypted",
             file=sys.stderr,
+            flush=True,
         )
-    print(f"{session.cells.count} cells of {folder}. Open this page; stop with Ctrl-C:", flush=True)
+    told = f"{session.cells.count} cells of {session.study.folder}"
+    print(f"{told}. Open this page; stop with Ctrl-C:", flush=True)
     print(address, flush=True)
     if open_browser:
         webbrowser.open(address)
@@ -73,12 +89,8 @@ def annotate_study(
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     try:
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
     finally:
         prepare.cancel()
-        session.close()
-        listening.close()
 
 
 def _prepare(session: Session) -> None:
@@ -101,7 +113,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if host in ("0.0.0.0", "::", ""):
+    if host in _ANY:
         raise SettingsError(
             f"--host {host or repr(host)} is no name that a browser can ask for. Give the name or "
             "address under which this machine is reached"
@@ -109,9 +121,16 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}: {error.strerror or error}. Give another --host"
+        ) from error
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(128)  # who opens the address at once waits until the page is there
     except OSError as error:
+        listening.close()
         raise SettingsError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}. "
             "Choose another --port"

@@ -160,7 +160,8 @@ def tiles_of(images_folder: Path, inventory: dict[str, Any], clustering: Cluster
     for number, name in enumerate(clustering.images):
         file = images_folder / f"{name}.zarr"
         entry = told.get(name)
-        if entry and file.is_dir():
+        # A name in cells.h5ad must not lead out of the folder.
+        if entry and file.parent == images_folder and "\0" not in name and file.is_dir():
             rows, columns = entry["shape_yx"]
             infos.append(ImageInfo(name, rows, columns, float(entry["um_per_pixel"]), file))
         else:
