@@ -54,6 +54,8 @@ def expected(study: Study, stage: str) -> str | None:
         tables = [train, config.encoder, config.embed]
     if stage == "clean" and config.clean.spillover is not None:
         tables.append(_content(study.resolve(config.clean.spillover)))
+    if stage == "clean" and config.clean.background_files is not None:
+        tables.append(_background_files(study))
     if stage == "detect":
         tables.append(_given_files(study))
     return fingerprint(stage, _VERSION[stage], tables, config.seed, stamps)
@@ -127,6 +129,18 @@ def _given_files(study: Study) -> list[str]:
 def _content(path: Path) -> str:
     """Hash of a file that the settings name; a missing one is the stage's error."""
     return file_hash(path) if path.is_file() else "missing"
+
+
+def _background_files(study: Study) -> list[list[str]]:
+    """Name and content of label images, ilastik projects, or exported probabilities."""
+    from maskless.images.background import background_files
+    from maskless.reading import panel_from
+
+    content = read_json(study.inventory_file)
+    names = [entry["name"] for entry in content["images"]]
+    panel = panel_from(content["panel"])
+    files = background_files(study.config.clean, panel, names, study.folder)
+    return [[path.name, _content(path)] for path in files]
 
 
 def _sources(study: Study) -> dict[str, Image]:

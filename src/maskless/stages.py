@@ -64,6 +64,7 @@ def _read(study: Study, options: Options) -> Facts:
 
 def _clean(study: Study, options: Options) -> Facts:
     from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
+    from maskless.images.background import BackgroundRemoval
     from maskless.images.corrections import prepare_corrections
     from maskless.images.spillover_correction import Compensation
     from maskless.reading import raw_images
@@ -73,6 +74,7 @@ def _clean(study: Study, options: Options) -> Facts:
     settings, seed = study.config.clean, study.config.seed
     corrections = prepare_corrections(raw, settings, study.folder, seed)
     spilled = next((c for c in corrections if isinstance(c, Compensation)), None)
+    removal = next((c for c in corrections if isinstance(c, BackgroundRemoval)), None)
     for problem in spilled.matrix.problems if spilled else ():
         log(problem)
     if stamped(study, "clean") == now:
@@ -82,6 +84,7 @@ def _clean(study: Study, options: Options) -> Facts:
         kept = {
             "scaling": scaling.to_dict(),
             **({"spillover": spilled.to_dict()} if spilled else {}),
+            **({"background": removal.to_dict()} if removal else {}),
         }
         write_json(study.scaling_file, {"fingerprint": now, **kept})
     todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
@@ -95,6 +98,9 @@ def _clean(study: Study, options: Options) -> Facts:
     if spilled and settings.spillover is not None:
         facts["spillover_pairs"] = spilled.matrix.pairs
         facts["spillover_sha256"] = file_hash(study.resolve(settings.spillover))
+    if removal:
+        facts["background_removal"] = removal.way
+        facts["background_markers"] = len(removal.markers)
     return facts
 
 
@@ -106,6 +112,8 @@ def _detect(study: Study, options: Options) -> Facts:
     found = cells.uns["maskless"]
     if spillover := read_json(study.scaling_file).get("spillover"):
         found["spillover"] = json.dumps(spillover, sort_keys=True)
+    if background := read_json(study.scaling_file).get("background"):
+        found["background"] = json.dumps(background, sort_keys=True)
     without = [str(name) for name in found["images_without_cells"]]
     if without and not options.keep_going:
         raise InputError(

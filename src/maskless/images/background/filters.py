@@ -95,6 +95,19 @@ def gaussian_kernel(order: int, sigma: float, window: float) -> NDArray[np.float
     return np.asarray(kernel / (kernel @ (0.5 * x**2)), dtype=np.float32)
 
 
+def smooth(plane_yx: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Correlate along both axes; beyond its border the plane goes on as its mirror image.
+
+    Parameters
+    ----------
+    plane_yx
+        Shape (rows, columns).
+    kernel
+        Odd length; symmetric.
+    """
+    return _both(np.ascontiguousarray(plane_yx, dtype=np.float32), kernel, kernel)
+
+
 def feature_count(features: Sequence[Feature], channels: int) -> int:
     """Planes that :func:`feature_strips` gives."""
     return channels * sum(feature.planes for feature in features)
@@ -244,12 +257,10 @@ def _eigenvalues(
 
 @njit(nogil=True, cache=True)
 def _mirrored(at: int, size: int) -> int:
-    """Place that stands for a place up to a size beyond the border."""
-    if at < 0:
-        at = -at
-    if at >= size:
-        at = 2 * size - 2 - at
-    return at
+    """Place that stands for one beyond the border."""
+    period = max(2 * size - 2, 1)
+    at = abs(at) % period
+    return period - at if at >= size else at
 
 
 @njit(nogil=True, cache=True)
