@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maskless.errors import InputError
 from maskless.images.image import Channel, Panel
-from maskless.images.names import isotope, isotope_in
+from maskless.images.names import SYMBOLS, isotope, isotope_in
 
 Cause = Literal["isotope", "abundance", "oxide", ""]
 OXYGEN = 16
@@ -42,6 +42,8 @@ def cause_of_spill(emitter: str, receiver: str) -> Cause:
     """
     one, other = (re.fullmatch(r"([A-Za-z]+)(\d+)", name) for name in (emitter, receiver))
     if one is None or other is None or emitter == receiver:
+        return ""
+    if not {one[1], other[1]} <= SYMBOLS:  # empty channels, dimers of argon
         return ""
     step = int(other[2]) - int(one[2])
     if one[1] == other[1]:
