@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskless.freshness import is_fresh, stamped
+from maskless.stages import compensation
 from maskless.storage import read_json
 from maskless.study import STAGES, Study
 
@@ -44,6 +45,9 @@ def describe(folder: Path) -> str:
         lines.append(f"  segment  {benchmark} (the segmentation benchmark)")
     if study.inventory_file.exists():
         lines += ["", *_images(study)]
+    if spillover := compensation(study):
+        lines.append(f"  spillover compensated: {spillover['pairs']} pairs of channels")
+        lines += [f"  {problem}" for problem in spillover["problems"]]
     if study.cells_file.exists():
         cells = read_cells(study.cells_file)
         lines += ["", *_cells(cells)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from maskless.encoder import Encoder
     from maskless.images import Image, ImageSet
+    from maskless.report import SpilloverSample
     from maskless.training.checkpoint import Record
 
 Facts = dict[str, Any]
@@ -54,6 +55,13 @@ def study_images(study: Study) -> ImageSet:
         return load
 
     return ImageSet(panel_from(content["panel"]), {e["name"]: loader(e) for e in content["images"]})
+
+
+def compensation(study: Study) -> dict[str, Any]:
+    """What the clean stage compensated spillover with; empty if it did not, or has not run."""
+    if not study.scaling_file.exists():
+        return {}
+    return dict(read_json(study.scaling_file).get("spillover", {}))
 
 
 def _read(study: Study, options: Options) -> Facts:
@@ -110,7 +118,7 @@ def _detect(study: Study, options: Options) -> Facts:
     images = study_images(study)
     cells = detect(images, study.config.detect, study.folder)
     found = cells.uns["maskless"]
-    if spillover := read_json(study.scaling_file).get("spillover"):
+    if spillover := compensation(study):
         found["spillover"] = json.dumps(spillover, sort_keys=True)
     if background := read_json(study.scaling_file).get("background"):
         found["background"] = json.dumps(background, sort_keys=True)
@@ -265,6 +273,7 @@ def _report(study: Study, options: Options) -> Facts:
         study.config.report,
         study.figures_folder,
         seed=study.config.seed,
+        spillover=spillover_sample(study),
     )
     content = read_json(study.inventory_file)
     problems = {e["name"]: e["problems"] for e in content["images"] if e["problems"]}
@@ -277,6 +286,7 @@ def _report(study: Study, options: Options) -> Facts:
         study.latest_records(),
         problems,
         to_toml(study.config),
+        compensation(study).get("problems", ()),
     )
     write_json(
         study.figures_folder / "figures.json",
@@ -286,6 +296,21 @@ def _report(study: Study, options: Options) -> Facts:
         },
     )
     return {"figures": len(figures)}
+
+
+def spillover_sample(study: Study) -> SpilloverSample | None:
+    """Pixels before and after compensation; None where there was none, or raw images are gone."""
+    from maskless.reading import raw_images
+    from maskless.report import sample_spillover
+
+    shares = compensation(study).get("shares")
+    if shares is None:
+        return None
+    try:
+        return sample_spillover(raw_images(study), shares, study.config.clean, study.config.seed)
+    except InputError as error:
+        log(f"report: no figure of the spillover: {error}")
+        return None
 
 
 STAGE_FUNCTIONS: dict[str, Callable[[Study, Options], Facts]] = {

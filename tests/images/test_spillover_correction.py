@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import anndata
@@ -17,8 +18,10 @@ from maskless.images.clean import clean
 from maskless.images.image import Channel, Image, ImageSet, Panel
 from maskless.images.spillover_csv import write_spillover
 from maskless.images.spillover_matrix import SpilloverMatrix
+from maskless.info import describe
 from maskless.running import run_study
 from maskless.simulate import simulate, spillover_matrix
+from maskless.stages import spillover_sample
 from maskless.storage import read_json
 from studies import make_study
 
@@ -92,16 +95,26 @@ def test_a_study_compensates_records_it_and_follows_the_file(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"no such file.*matrix\.csv"):
         run_study(study.folder, last="clean")
     metals = tuple(c["metal"] for c in read_json(study.inventory_file)["panel"] if c["metal"])
-    matrix = SpilloverMatrix(metals[:-1], metals, spillover_matrix(metals)[:-1])
+    kept = [i for i, metal in enumerate(metals) if metal != "Dy162"]
+    matrix = SpilloverMatrix(tuple(metals[i] for i in kept), metals, spillover_matrix(metals)[kept])
     write_spillover(matrix, study.folder / "matrix.csv")
     run_study(study.folder, last="detect")
     record = next(r for r in study.records() if r["stage"] == "clean")
     assert record["spillover_pairs"] > 4
     assert len(record["spillover_sha256"]) == 64
-    kept = json.loads(anndata.read_h5ad(study.cells_file).uns["maskless"]["spillover"])
-    assert len(kept["shares"]) == len(read_json(study.inventory_file)["panel"])
+    stored = json.loads(anndata.read_h5ad(study.cells_file).uns["maskless"]["spillover"])
+    assert len(stored["shares"]) == len(read_json(study.inventory_file)["panel"])
+    assert "Dy162 into Dy161" in stored["problems"][0]
+    told = describe(study.folder)
+    assert "spillover compensated: " in told
+    assert "The spillover matrix lacks" in told
+    sample = spillover_sample(study)
+    assert sample is not None
+    assert sample.after_cp.sum() < sample.before_cp.sum()
     assert is_fresh(study, "clean")
     (study.folder / "matrix.csv").write_text((study.folder / "matrix.csv").read_text() + "\n")
     assert not is_fresh(study, "clean")
     (study.folder / "matrix.csv").unlink()
     assert not is_fresh(study, "clean")
+    shutil.rmtree(tissue)
+    assert spillover_sample(study) is None  # no figure then, and no error

@@ -8,12 +8,14 @@ from maskless.report.gallery import gallery
 from maskless.report.groups import describe_groups, telling_markers
 from maskless.report.heatmap import bubble, heatmap
 from maskless.report.page import write_report
+from maskless.report.spillover_plot import SpilloverSample, sample_spillover, spillover
 from maskless.report.style import save
 from maskless.report.tissue import detection_overlay, tissue
 from maskless.report.umap_plots import umap, umap_panels
 
 __all__ = [
     "Drawn",
+    "SpilloverSample",
     "bubble",
     "comparison",
     "describe_groups",
@@ -23,7 +25,9 @@ __all__ = [
     "gallery",
     "heatmap",
     "response_curves",
+    "sample_spillover",
     "save",
+    "spillover",
     "telling_markers",
     "tissue",
     "training_curve",

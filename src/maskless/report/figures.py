@@ -20,6 +20,7 @@ from maskless.report.gallery import gallery
 from maskless.report.groups import groups_of
 from maskless.report.heatmap import bubble, heatmap
 from maskless.report.pixels import chosen_markers, contrast_limits
+from maskless.report.spillover_plot import SpilloverSample, spillover_figure
 from maskless.report.style import save
 from maskless.report.tissue import detection_overlay, tissue
 from maskless.report.umap_plots import umap, umap_panels
@@ -64,6 +65,7 @@ def draw_all(
     folder: Path,
     *,
     seed: int = 0,
+    spillover: SpilloverSample | None = None,
 ) -> dict[str, Drawn]:
     """Draw every figure that the study has the data for, each as PNG and SVG.
 
@@ -83,6 +85,8 @@ def draw_all(
         Where to write; files of the same name are replaced, each whole or not at all.
     seed
         Of galleries and the order of points.
+    spillover
+        Pixels before and after compensation, where there was any.
 
     Returns
     -------
@@ -98,6 +102,15 @@ def draw_all(
         If the folder cannot be written to.
     """
     plans = _plans(cells, images, history, curves, settings, seed)
+    if spillover is not None and (pairs := spillover.pairs()):
+        plans["spillover"] = _Plan(
+            "Spillover before and after compensation",
+            "Each point is a pixel: across the channel that spills, up the one that it spills into "
+            "(counts). Spilled ions lie along the dashed line on the left and are gone on the "
+            "right; what stands above the line is real, and stays. A cloud that still rises "
+            "along the line says that the matrix holds too little.",
+            lambda: spillover_figure(spillover, pairs),
+        )
     drawn: dict[str, Drawn] = {}
     for stem, plan in track(plans.items(), "report (figures)", total=len(plans)):
         figure = plan.draw()

@@ -20,6 +20,7 @@ from maskless.images.counts import counts_of
 from maskless.images.image import ImageSet
 from maskless.images.names import isotope_in
 from maskless.images.spillover import compensate
+from maskless.images.spillover_correction import Spillover, prepare_spillover
 from maskless.images.spillover_matrix import cause_of_spill
 from maskless.report.style import axes_at, new_figure, plain, styled, text_at, title_at
 
@@ -65,7 +66,8 @@ class SpilloverSample:
         """Share of each column's counts that came from each row's metal; 0 on the diagonal."""
         spilled_cc = self.shares_cc * self.after_cp.mean(axis=1)[:, None]
         np.fill_diagonal(spilled_cc, 0)
-        return spilled_cc / np.maximum(self.before_cp.mean(axis=1), 1e-12)
+        taken_cc: NDArray[np.float64] = spilled_cc / np.maximum(self.before_cp.mean(axis=1), 1e-12)
+        return taken_cc
 
     def pairs(self, most: int = MOST_PAIRS) -> list[tuple[int, int]]:
         """Emitting and receiving channel, where most of what was counted came from elsewhere.
@@ -118,6 +120,33 @@ def sample_spillover(
     )
 
 
+def spillover(
+    images: ImageSet, matrix: Spillover, settings: CleanSettings | None = None, *, seed: int = 0
+) -> Figure:
+    """Draw what compensation does to a cohort: pairs of channels before and after.
+
+    Parameters
+    ----------
+    images
+        Raw.
+    matrix
+        As for :func:`maskless.clean`.
+    settings
+        Of hot pixels; the defaults if None.
+    seed
+        Of the pixels that are drawn.
+
+    Raises
+    ------
+    InputError
+        If the matrix cannot be used, does not fit the panel, or spills nothing.
+    """
+    from maskless.config import CleanSettings
+
+    shares_cc = prepare_spillover(images.panel, matrix).matrix.shares_cc
+    return spillover_figure(sample_spillover(images, shares_cc, settings or CleanSettings(), seed))
+
+
 @styled
 def spillover_figure(
     sample: SpilloverSample, pairs: Sequence[tuple[int, int]] | None = None
@@ -152,7 +181,8 @@ def spillover_figure(
     title_at(
         figure,
         "Spillover before and after compensation",
-        f"{sample.before_cp.shape[1]:,} pixels; dashed: what the matrix says is spilled",
+        f"{sample.before_cp.shape[1]:,} pixels, lighter where there are more; "
+        "dashed: what the matrix says is spilled",
     )
     taken_cc = sample.taken()
     for number, (emitter, receiver) in enumerate(chosen):
