@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from maskless.pipeline import cluster, embed, train, umap
     from maskless.segmentation import segment
     from maskless.simulate import simulate
+    from maskless.staining import quality
 
 __all__ = [
     "CleanSettings",
@@ -80,6 +81,7 @@ __all__ = [
     "load_encoder",
     "phenograph",
     "plot",
+    "quality",
     "read_images",
     "read_panel",
     "read_spillover",
@@ -116,6 +118,7 @@ _HOME = {
     "ilastik_probabilities": "images",
     "load_encoder": "encoder",
     "phenograph": "analysis",
+    "quality": "staining",
     "read_images": "images",
     "read_panel": "images",
     "read_spillover": "images",

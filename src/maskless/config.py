@@ -46,8 +46,10 @@ class ImageSettings(Settings):
 
 class CleanSettings(Settings):
     hot_pixels: bool = Field(True, description="replace single pixels far above their neighbours")
-    hot_pixel_threshold: Positive = Field(
-        50.0, description="counts above the brightest of the 8 neighbours (steinbock's filter)"
+    hot_pixel_threshold: Positive | Literal["poisson"] = Field(
+        "poisson",
+        description="counts above the brightest of the 8 neighbours (steinbock: 50); poisson = "
+        "what neighbours and counting noise do not explain",
     )
     spillover: str | None = Field(
         None, description="matrix to compensate spillover with: CSV, relative to this file"
@@ -227,6 +229,7 @@ class Config(Settings):
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
     "paper": {
+        "clean": {"hot_pixel_threshold": 50.0},
         "encoder": {"blocks": (1, 1), "stem_stride": 1, "pooling": "mean"},
         "train": {
             "steps": 5000,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskless.images import Image
 
 # Raised when a stage computes something else from the same input and settings.
-_VERSION = dict.fromkeys(STAGES, 1)
+_VERSION = {**dict.fromkeys(STAGES, 1), "clean": 2}
 _AFTER: dict[str, tuple[str, ...]] = {
     "read": (),
     "clean": ("read",),

@@ -31,6 +31,7 @@ def describe(folder: Path) -> str:
     """
     from maskless.cells_file import read_cells
     from maskless.segmentation import segmentation_state
+    from maskless.staining import describe_quality
 
     study = Study.open(folder)
     lines = [f"{folder} (preset {study.config.preset}, seed {study.config.seed})", "", "stages"]
@@ -48,6 +49,8 @@ def describe(folder: Path) -> str:
     if spillover := compensation(study):
         lines.append(f"  spillover compensated: {spillover['pairs']} pairs of channels")
         lines += [f"  {problem}" for problem in spillover["problems"]]
+    if study.inventory_file.exists() and (told := describe_quality(study)):
+        lines += ["", *told]
     if study.cells_file.exists():
         cells = read_cells(study.cells_file)
         lines += ["", *_cells(cells)]
@@ -55,14 +58,16 @@ def describe(folder: Path) -> str:
 
 
 def _images(study: Study) -> list[str]:
+    from maskless.staining import image_problems
+
     content = read_json(study.inventory_file)
     used = [c["name"] for c in content["panel"] if c["used"]]
     unused = [c["name"] for c in content["panel"] if not c["used"]]
     lines = [f"{len(content['images'])} images, {len(used)} markers: {', '.join(used)}"]
     if unused:
         lines.append(f"  left out of training: {', '.join(unused)}")
-    for entry in content["images"]:
-        lines += [f"  {entry['name']}: {problem}" for problem in entry["problems"]]
+    for name, problems in image_problems(study).items():
+        lines += [f"  {name}: {problem}" for problem in problems]
     lines += [f"  {entry['name']} left out: {entry['reason']}" for entry in content["left_out"]]
     return lines
 

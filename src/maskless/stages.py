@@ -75,6 +75,7 @@ def _clean(study: Study, options: Options) -> Facts:
     from maskless.images.background import BackgroundRemoval
     from maskless.images.corrections import prepare_corrections
     from maskless.images.spillover_correction import Compensation
+    from maskless.images.quality import measure_quality
     from maskless.reading import raw_images
 
     now = expected(study, "clean")
@@ -97,8 +98,11 @@ def _clean(study: Study, options: Options) -> Facts:
         write_json(study.scaling_file, {"fingerprint": now, **kept})
     todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
     for name in track(todo, "clean (images)", total=len(raw), done=len(raw) - len(todo)):
-        image = clean_image(raw[name], settings, scaling, corrections)
-        write_image_zarr(image, raw.panel, study.image_file(name), {"fingerprint": now})
+        image = raw[name]
+        cleaned = clean_image(image, settings, scaling, corrections)
+        quality = measure_quality(image, raw.panel, settings).to_dict()
+        attributes = {"fingerprint": now, "quality": quality}
+        write_image_zarr(cleaned, raw.panel, study.image_file(name), attributes)
     for path in study.images_folder.glob("*.zarr"):
         if path.name.removesuffix(".zarr") not in raw.names:
             remove(path)
@@ -114,9 +118,11 @@ def _clean(study: Study, options: Options) -> Facts:
 
 def _detect(study: Study, options: Options) -> Facts:
     from maskless.cells import detect
+    from maskless.staining import store_quality
 
     images = study_images(study)
     cells = detect(images, study.config.detect, study.folder)
+    store_quality(study, cells)
     found = cells.uns["maskless"]
     if spillover := compensation(study):
         found["spillover"] = json.dumps(spillover, sort_keys=True)
@@ -258,6 +264,7 @@ def _umap(study: Study, options: Options) -> Facts:
 def _report(study: Study, options: Options) -> Facts:
     from maskless.config import to_toml
     from maskless.report import draw_all, write_report
+    from maskless.staining import image_problems
 
     cells = _load(study, "cluster", "umap")
     response = cells.uns["maskless"]["response"]
@@ -276,7 +283,7 @@ def _report(study: Study, options: Options) -> Facts:
         spillover=spillover_sample(study),
     )
     content = read_json(study.inventory_file)
-    problems = {e["name"]: e["problems"] for e in content["images"] if e["problems"]}
+    problems = {name: told for name, told in image_problems(study).items() if told}
     problems |= {e["name"]: [f"left out: {e['reason']}"] for e in content["left_out"]}
     write_report(
         study.report_file,

@@ -64,7 +64,7 @@ def test_hot_pixels_go_before_the_scale_is_fitted() -> None:
 
 def test_a_filter_that_eats_the_image_is_reported() -> None:
     raw = image(pixels_cyx=np.random.default_rng(0).normal(4000, 300, (2, 50, 50)))
-    problems = cleaned(raw).problems
+    problems = cleaned(raw, CleanSettings(hot_pixel_threshold=50)).problems
     assert len(problems) == 3
     assert "hot pixels" in problems[1]
     assert "of A" in problems[1]

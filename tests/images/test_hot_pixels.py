@@ -53,6 +53,27 @@ def test_equals_scipy_away_from_borders() -> None:
     np.testing.assert_array_equal(neighbour_maximum(plane_yx), expected_yx)
 
 
+def test_counting_noise_is_spared_and_faint_bursts_are_found() -> None:
+    rng = np.random.default_rng(3)
+    smooth_yx = ndimage.gaussian_filter(rng.random((300, 300)) ** 8, 1.5)
+    counts_yx = rng.poisson(400 * smooth_yx / smooth_yx.max() + 0.3).astype(np.float32)
+    assert remove_hot_pixels(counts_yx[None])[1].tolist() == [0]
+    places = rng.integers(0, 300, (2, 40))
+    damaged_yx = counts_yx.copy()
+    around = neighbour_maximum(counts_yx)[tuple(places)]
+    damaged_yx[tuple(places)] = 3 * around + 20
+    cleaned_cyx, _ = remove_hot_pixels(damaged_yx[None])
+    found = cleaned_cyx[0][tuple(places)] < damaged_yx[tuple(places)]
+    assert found.mean() > 0.8  # but for those that stand side by side
+
+
+def test_poisson_counts_of_any_level_are_hardly_ever_hot() -> None:
+    levels = np.repeat([0.1, 1.0, 5.0, 20.0, 200.0, 2000.0], 100)[:, None]
+    counts_yx = np.random.default_rng(0).poisson(levels * np.ones(500)).astype(np.uint16)
+    assert remove_hot_pixels(counts_yx[None])[1][0] == 0
+    assert remove_hot_pixels(counts_yx[None], 50)[1][0] > 0
+
+
 def test_the_threshold_must_be_exceeded() -> None:
     pixels_cyx = np.zeros((1, 5, 5), dtype=np.uint16)
     pixels_cyx[0, 2, 2] = 50

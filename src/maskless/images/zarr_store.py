@@ -135,6 +135,17 @@ def zarr_attributes(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def zarr_problems(path: Path) -> tuple[str, ...]:
+    """The problems of the image that :func:`write_image_zarr` wrote.
+
+    Raises
+    ------
+    InputError
+        As :func:`zarr_attributes`.
+    """
+    return tuple(str(problem) for problem in _own(Path(path)).own.get("problems", []))
+
+
 def _own(path: Path) -> ZarrImage:
     with guarded(path, "the image is damaged"):
         found = read_metadata(path)

@@ -21,6 +21,8 @@ from maskless.report.groups import groups_of
 from maskless.report.heatmap import bubble, heatmap
 from maskless.report.pixels import chosen_markers, contrast_limits
 from maskless.report.spillover_plot import SpilloverSample, spillover_figure
+from maskless.report.quality_plot import quality_figure
+from maskless.report.quality_section import quality_of
 from maskless.report.style import save
 from maskless.report.tissue import detection_overlay, tissue
 from maskless.report.umap_plots import umap, umap_panels
@@ -145,6 +147,17 @@ def _plans(
         plans.update(_umaps(cells, settings.label, seed))
     if clustered and images is not None and len(images):
         plans.update(_pictures(cells, images, settings, seed))
+    quality = quality_of(cells)
+    if quality is not None:
+        shown = [str(name) for name in cells.var_names[cells.var["used"].to_numpy(dtype=bool)]]
+        plans["quality"] = _Plan(
+            "Quality of the images",
+            "Each square is a marker in an image. Left: how much structure beside noise; dark is "
+            "little. Middle: how much of the area is stained. Right: pixels at the ceiling. Below: "
+            "does the signal drift while the image is scanned, and how wide are the finest "
+            "structures (wide means out of focus)? Dotted lines are limits.",
+            lambda: quality_figure(quality, shown),
+        )
     if isinstance(history, Path):
         history = read_history(history) if history.is_file() else None
     if not history:

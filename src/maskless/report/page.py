@@ -20,6 +20,7 @@ import numpy as np
 
 from maskless.errors import InputError
 from maskless.report.groups import Groups, describe_groups, groups_of, used_markers
+from maskless.report.quality_section import marker_rows, suspicions_of
 from maskless.storage import write_text
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def write_report(
     sections = [
         ("figures", "Figures", _figures(figures, target.parent)),
         ("images", "Images", _images(cells, problems)),
+        ("quality", "Quality of the staining", _quality(cells)),
         ("run", "How it was run", _stages(stages) + _settings(config_text)),
     ]
     if groups is not None and groups.names:
@@ -342,6 +344,22 @@ def _images(cells: AnnData, problems: Mapping[str, Sequence[str]]) -> str:
         for name, count in _image_counts(cells, problems).items()
     ]
     return _table(["image", "cells", "problems"], rows, {1}) if rows else ""
+
+
+def _quality(cells: AnnData) -> str:
+    rows = [[_name(row[0]), *row[1:3], _name(row[3]), *row[4:]] for row in marker_rows(cells)]
+    if not rows:
+        return ""
+    told = suspicions_of(cells)
+    heads = ["marker", "signal-to-noise", "lowest", "in image", "positive area", "most saturated"]
+    return (
+        "<p>Measured on raw counts. Signal-to-noise: variance of the structure over that of the "
+        "noise, middle image; 0 is noise only. Positive area: lowest to highest image. The figure "
+        '<a href="#figure-quality">Quality of the images</a> shows every image.</p>'
+        + "".join(f'<p class="note">{_text(sentence)}</p>' for sentence in told)
+        + ("" if told else "<p>Nothing is suspicious.</p>")
+        + _table(heads, rows, {1, 2, 4, 5})
+    )
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
