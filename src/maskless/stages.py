@@ -74,8 +74,8 @@ def _clean(study: Study, options: Options) -> Facts:
     from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
     from maskless.images.background import BackgroundRemoval
     from maskless.images.corrections import prepare_corrections
-    from maskless.images.spillover_correction import Compensation
     from maskless.images.quality import measure_quality
+    from maskless.images.spillover_correction import Compensation
     from maskless.reading import raw_images
 
     now = expected(study, "clean")

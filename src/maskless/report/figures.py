@@ -20,9 +20,9 @@ from maskless.report.gallery import gallery
 from maskless.report.groups import groups_of
 from maskless.report.heatmap import bubble, heatmap
 from maskless.report.pixels import chosen_markers, contrast_limits
-from maskless.report.spillover_plot import SpilloverSample, spillover_figure
 from maskless.report.quality_plot import quality_figure
 from maskless.report.quality_section import quality_of
+from maskless.report.spillover_plot import SpilloverSample, spillover_figure
 from maskless.report.style import save
 from maskless.report.tissue import detection_overlay, tissue
 from maskless.report.umap_plots import umap, umap_panels
