@@ -50,6 +50,14 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert everything_in(tmp_path) == {"image.zarr", "image.zarr/second"}
 
 
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "spots").mkdir()
+    (tmp_path / "spots" / "precious.txt").write_text("mine")
+    with pytest.raises(StudyError, match="a folder of this name is there"):
+        write_text(tmp_path / "spots", "new")
+    assert everything_in(tmp_path) == {"spots", "spots/precious.txt"}
+
+
 def test_a_failing_folder_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "image.zarr") as temporary:
         temporary.mkdir()

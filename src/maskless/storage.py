@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -38,6 +39,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         if target.is_dir() and not target.is_symlink():
+            if not temporary.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder of this name is there")
             # A folder cannot be renamed over another: the old one steps aside first.
             aside = target.with_name(f".{target.name}{_TEMPORARY}old-{uuid.uuid4().hex[:8]}")
             target.rename(aside)

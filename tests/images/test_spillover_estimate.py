@@ -96,25 +96,28 @@ def test_spots_in_files_are_taken_by_their_names(tmp_path: Path) -> None:
     assert "Gd160 1." in describe_estimate(found)
 
 
-@pytest.mark.parametrize("damage", ["name", "dim", "empty", "mixed", "channels"])
+@pytest.mark.parametrize("damage", ["name", "dim", "empty", "mixed", "tissue", "channels"])
 def test_spots_that_are_no_single_stains_are_refused(tmp_path: Path, damage: str) -> None:
     write_spot(tmp_path / "Dy161.txt", beads(3, 100))
     counts_nr = beads(4, 100)
     message = {
         "name": r"named for one metal.*image Dy163.*expected Dy163, found Dy162",
         "dim": r"too few events.*Dy162.*at least 20",
+        "tissue": r"no single stain.*image tissue",
         "empty": r"this spot is empty.*Dy162\.txt",
-        "mixed": r"too few events.*Dy162",
+        "mixed": r"no single stain.*Dy162",
         "channels": r"other channels.*other\.csv",
     }[damage]
     given: list[Path] = [tmp_path]
-    name = "Dy163.txt" if damage == "name" else "Dy162.txt"
+    name = {"name": "Dy163.txt", "tissue": "tissue.txt"}.get(damage, "Dy162.txt")
     if damage == "dim":
         counts_nr[15:] = 1
     elif damage == "empty":
         counts_nr[:] = 0
     elif damage == "mixed":
         counts_nr[:, 0] = 0.5 * counts_nr[:, 4]
+    elif damage == "tissue":
+        counts_nr = np.random.default_rng(0).poisson(30, (100, 6)).astype(float)
     elif damage == "channels":
         (tmp_path / "more").mkdir()
         given.append(tmp_path / "more" / "other.csv")
@@ -179,20 +182,24 @@ def test_real_beads_give_the_published_shares(real_data: Path, tmp_path: Path) -
         assert abs(share - published) < 0.0005
 
 
-def test_real_beads_are_clean_after_compensation(real_data: Path) -> None:
+def test_real_beads_are_clean_after_compensation_with_what_other_beads_told(
+    real_data: Path,
+) -> None:
     path = real_data / "spillover" / "catalyst_ss_exp.csv.gz"
-    matrix = estimate_spillover(path).matrix
+    with gzip.open(path, "rt") as file:
+        channels = tuple(name.strip('"')[:-2] for name in file.readline().strip().split(","))
     table = np.loadtxt(path, delimiter=",", skiprows=1)
-    stains, _ = assign_beads(table, matrix.receivers)
-    shares = matrix.adapted(matrix.receivers).shares_cc
+    matrix = estimate_matrix(assign_beads(table[::2], channels)[0], channels).matrix
+    stains, _ = assign_beads(table[1::2], channels)
+    shares = matrix.adapted(channels).shares_cc
     for metal in ("Dy162", "Nd144", "Yb172", "Nd148"):
-        own = matrix.receivers.index(metal)
+        own = channels.index(metal)
         clean_nr = mx.compensate(stains[metal].T, shares).T
         before = np.median(stains[metal] / stains[metal][:, [own]], axis=0)
         after = np.median(clean_nr / clean_nr[:, [own]], axis=0)
         leaks = np.flatnonzero((before > 0.005) & (np.arange(len(before)) != own))
         assert len(leaks) >= 2
-        assert (after[leaks] < 0.001).all()
+        assert (after[leaks] < 0.2 * before[leaks]).all()
 
 
 def test_real_spots(real_data: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from maskless.images.spillover_estimate import (
 )
 from maskless.images.spillover_matrix import cause_of_spill, metal_name
 
+_LEAST_ALONE = 0.5  # of a spot's pixels that hold enough of its metal
+
 _Stains = dict[str, list[NDArray[Any]]]
 
 
@@ -80,7 +82,8 @@ def estimate_spillover(
 def describe_estimate(estimate: SpilloverEstimate) -> str:
     """Tell in plain words what was found: each metal, its largest shares, and what to know."""
     matrix = estimate.matrix
-    lines = [f"{len(matrix.emitters)} metals, {len(matrix.receivers)} channels"]
+    metals = len(matrix.emitters)
+    lines = [f"{metals} metal{'s' * (metals > 1)}, {len(matrix.receivers)} channels"]
     lines.append("  metal    events   counts  spills into (%, +- standard error)")
     for row, metal in enumerate(matrix.emitters):
         shares = matrix.shares_er[row]
@@ -108,7 +111,18 @@ def _spots(path: Path, stains: _Stains, notes: list[str]) -> tuple[str, ...]:
         if not len(counts_nr):
             raise InputError("this spot is empty", file=image.source, image=image.name)
         metal = _metal_of(image, counts_nr, channels, notes)
-        kept_n = stained_events(counts_nr, channels.index(metal))
+        enough_n, alone_n = stained_events(counts_nr, channels.index(metal))
+        kept_n = enough_n & alone_n
+        if kept_n.sum() <= _LEAST_ALONE * enough_n.sum():
+            raise InputError(
+                "this image is no single stain",
+                file=image.source,
+                image=image.name,
+                channel=metal,
+                expected="pixels that carry one metal alone",
+                found=f"{kept_n.sum()} of the {enough_n.sum()} with at least 20 counts of {metal}",
+                do="Give spots of one metal each",
+            )
         stains.setdefault(metal, []).append(counts_nr[kept_n])
         if not kept_n.all():
             notes.append(

@@ -120,8 +120,10 @@ def estimate_matrix(
     )
 
 
-def stained_events(counts_nr: NDArray[Any], own: int) -> NDArray[np.bool_]:
-    """Which events carry one metal alone, and enough of it.
+def stained_events(
+    counts_nr: NDArray[Any], own: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which events carry enough of a metal, and which no other.
 
     Parameters
     ----------
@@ -132,15 +134,16 @@ def stained_events(counts_nr: NDArray[Any], own: int) -> NDArray[np.bool_]:
 
     Returns
     -------
-    kept_n
-        True where the own channel holds at least a tenth of the stain's 95th percentile (and 20
-        counts), and every other channel at most a fifth of it.
+    enough_n
+        Whether the own channel holds at least a tenth of the stain's 95th percentile, and 20
+        counts.
+    alone_n
+        Whether every other channel holds at most a fifth of it.
     """
     signal_n = counts_nr[:, own]
     others_n = np.delete(counts_nr, own, axis=1).max(axis=1, initial=0)
     enough = max(_LEAST_SIGNAL, _LEAST_BRIGHTNESS * float(np.percentile(signal_n, 95)))
-    kept_n: NDArray[np.bool_] = (signal_n >= enough) & (others_n <= _LARGEST_SECOND * signal_n)
-    return kept_n
+    return signal_n >= enough, others_n <= _LARGEST_SECOND * signal_n
 
 
 def assign_beads(
@@ -177,7 +180,7 @@ def assign_beads(
             continue
         events_nr = counts_nr[brightest_n == column]
         if len(events_nr):
-            events_nr = events_nr[stained_events(events_nr, column)]
+            events_nr = events_nr[np.logical_and(*stained_events(events_nr, column))]
         if len(events_nr) >= LEAST_EVENTS:
             stains[channel] = events_nr
         elif metals is not None:
