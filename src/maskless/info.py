@@ -66,6 +66,9 @@ def _images(study: Study) -> list[str]:
     lines = [f"{len(content['images'])} images, {len(used)} markers: {', '.join(used)}"]
     if unused:
         lines.append(f"  left out of training: {', '.join(unused)}")
+    for entry in content["images"]:
+        if about := entry.get("about"):
+            lines.append(f"  {entry['name']}: {', '.join(f'{k} {v}' for k, v in about.items())}")
     for name, problems in image_problems(study).items():
         lines += [f"  {name}: {problem}" for problem in problems]
     lines += [f"  {entry['name']} left out: {entry['reason']}" for entry in content["left_out"]]

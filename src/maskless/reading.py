@@ -100,6 +100,7 @@ def read_study_images(study: Study, *, keep_going: bool, strict: bool) -> dict[s
                 "um_per_pixel": image.um_per_pixel,
                 "sha256": _digest(image),
                 "problems": problems,
+                "about": dict(image.about),
             }
         )
         for problem in problems:

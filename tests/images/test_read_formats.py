@@ -186,7 +186,7 @@ def _own_zarr(folder: Path, pixels: Pixels, **_: Maker) -> Path:
 def _foreign_zarr(folder: Path, pixels: Pixels, version: str, axes: str = "tczyx") -> Path:
     path = folder / "bright.ome.zarr"
     group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
-    full = pixels[None, :, None] if axes == "tczyx" else np.moveaxis(pixels, 0, -1)
+    full = pixels[None, :, None] if axes == "tczyx" else np.moveaxis(pixels, 0, axes.index("c"))
     array = group.create_array(
         "s0",
         shape=full.shape,
@@ -226,12 +226,51 @@ def _zarr_05(folder: Path, pixels: Pixels, **_: Maker) -> Path:
     return _foreign_zarr(folder, pixels, "0.5", axes="yxc")
 
 
+def _spatialdata(folder: Path, pixels: Pixels, **_: Maker) -> Path:
+    """As spatialdata 0.7 writes it: an OME-Zarr of format 3 in images/, units that are none."""
+    store = folder / "store.zarr"
+    zarr.open_group(str(store), mode="w", zarr_format=3).attrs["spatialdata_attrs"] = {
+        "version": "0.2"
+    }
+    made = _foreign_zarr(folder, pixels, "0.5", axes="cyx")
+    (store / "images").mkdir()
+    place = made.rename(store / "images" / "bright")
+    group = zarr.open_group(str(place))
+    told = dict(group.attrs["ome"])  # type: ignore[arg-type]
+    for axis in told["multiscales"][0]["axes"]:
+        axis.pop("unit", None)
+    system = {"name": "global", "axes": told["multiscales"][0]["axes"]}
+    told["multiscales"][0]["coordinateTransformations"] = [
+        {"type": "scale", "scale": [1.0, 0.5, 0.5], "input": {"name": "cyx"}, "output": system},
+        {"type": "affine", "affine": [[1, 0], [0, 1]], "input": {}, "output": {"name": "other"}},
+    ]
+    group.attrs["ome"] = told
+    group.attrs["spatialdata_attrs"] = {"version": "0.3"}
+    (store / "labels").mkdir()
+    return store
+
+
+def _mcmicro(folder: Path, pixels: Pixels, **_: Maker) -> Path:
+    project = folder / "project"
+    for inner in ("registration", "segmentation/unmicst-bright", "qc"):
+        (project / inner).mkdir(parents=True)
+    ome(project / "registration" / "bright.ome.tif", pixels, Channel={"Name": ["0", "1"]})
+    tifffile.imwrite(
+        project / "segmentation" / "unmicst-bright" / "cell.ome.tif",
+        np.ones(pixels.shape[1:], np.uint16),
+    )
+    (project / "markers.csv").write_text(
+        "channel_number,cycle_number,marker_name\n1,1,CD20\n2,1,DNA1\n"
+    )
+    return project
+
+
 FORMATS = [
     _ome_tiff, _ome_big, _ome_pyramid, _ome_interleaved, _pages, _shaped, _channels_last, _imagej,
     _mibi, _channel_folder, _one_image_folder, _steinbock, _mcd, _txt, _own_zarr, _zarr_04,
-    _zarr_05,
+    _zarr_05, _spatialdata, _mcmicro,
 ]  # fmt: skip
-NO_SIZE = {_pages, _shaped, _channels_last, _channel_folder}
+NO_SIZE = {_spatialdata, _pages, _shaped, _channels_last, _channel_folder}
 MICROMETRE = {_mcd, _txt}
 
 

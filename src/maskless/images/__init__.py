@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from maskless.images.background import ilastik_probabilities
     from maskless.images.clean import clean_image
     from maskless.images.image import Channel, Image, ImageSet, Panel
+    from maskless.images.mcd_about import read_panoramas
     from maskless.images.panel import read_panel
     from maskless.images.read import read_images, source_files
     from maskless.images.scale import Scaling, fit_scaling
@@ -40,6 +41,7 @@ __all__ = [
     "open_image_zarr",
     "read_images",
     "read_panel",
+    "read_panoramas",
     "read_spillover",
     "source_files",
     "write_image_zarr",
@@ -65,6 +67,7 @@ _HOMES = {
     "open_image_zarr": "zarr_store",
     "read_images": "read",
     "read_panel": "panel",
+    "read_panoramas": "mcd_about",
     "read_spillover": "spillover_csv",
     "source_files": "read",
     "write_image_zarr": "zarr_store",

@@ -4,7 +4,10 @@
 a folder that ...                         is
 ========================================  ========================================================
 is a Zarr group                           one OME-Zarr image
+is a SpatialData store                    an image each of its images
 has ``img/`` and ``panel.csv``            a steinbock project
+has ``registration/`` and                 a project of MCMICRO
+``markers.csv``
 has TIFFs of one plane each (two or       one image, a channel in each file, named by the folder
 more)
 has other TIFFs                           an image each; ``image.ome.tif`` is named by its folder
@@ -29,6 +32,7 @@ from maskless.errors import InputError
 from maskless.images.header import Header, guarded
 from maskless.images.imc_txt import looks_like_imc, txt_header
 from maskless.images.mcd import mcd_headers, txt_files_of
+from maskless.images.mcmicro import is_mcmicro, mcmicro_files, mcmicro_headers
 from maskless.images.ome_zarr import zarr_headers
 from maskless.images.steinbock import IMAGES, image_table, is_steinbock, with_table
 from maskless.images.tiff import (
@@ -116,6 +120,13 @@ def _in_folder(folder: Path, report: Report, depth: int) -> list[Header | None]:
         return [*_tried(partial(zarr_headers, folder), folder, noted), *found]
     if is_steinbock(folder):
         found.extend(_steinbock(folder, noted))
+        return found
+    if is_mcmicro(folder):
+        files = sorted(mcmicro_files(folder), key=natural)
+        if not files:
+            noted(folder.name, InputError("the MCMICRO project has no images", file=folder))
+        for path in files:
+            found.extend(_tried(partial(mcmicro_headers, path, folder), path, noted))
         return found
     entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural)
     files = [p for p in entries if p.is_file()]

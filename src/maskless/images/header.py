@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,8 @@ class Header:
         What was found wrong so far.
     folder
         Folder whose name tells this image from others of the same name.
+    about
+        What the file tells about how the image was made, by name.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Header:
     shape_yx: tuple[int, int] | None = None
     problems: tuple[str, ...] = ()
     folder: Path | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def named(self) -> bool:

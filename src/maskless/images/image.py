@@ -117,6 +117,8 @@ class Image:
         The file it was read from.
     problems
         What was found and not repaired in silence, one plain sentence each.
+    about
+        What its file tells about how it was made (description, times, laser, panorama), by name.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Image:
     um_per_pixel: float
     source: Path | None = None
     problems: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

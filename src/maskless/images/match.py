@@ -161,10 +161,13 @@ def _by_position(panel: Panel, header: Header) -> tuple[int, ...]:
     return tuple(position for position in positions if position is not None)
 
 
+def is_placeholder(label: str) -> bool:
+    """Whether a label says nothing but a number, as in ``Channel:0:1``."""
+    return not label or _PLACEHOLDER.fullmatch(label) is not None
+
+
 def _only_placeholders(header: Header) -> bool:
-    return all(
-        not c.metal and (not c.label or _PLACEHOLDER.fullmatch(c.label)) for c in header.channels
-    )
+    return all(not c.metal and is_placeholder(c.label) for c in header.channels)
 
 
 def _some_name_fits(panel: Panel, header: Header) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from maskless.errors import InputError
 from maskless.images.header import FileChannel, Header, Pixels, check_size, guarded
 from maskless.images.imc_txt import place_pixels, txt_header
+from maskless.images.mcd_about import acquisitions_about
 from maskless.images.names import isotope
 from maskless.images.safe_xml import children, parse_xml, texts
 
@@ -31,6 +32,7 @@ class _Acquisition:
     number: int
     told: Mapping[str, str]
     channel_names: tuple[tuple[str, str], ...]  # name and label, with X, Y and Z
+    about: Mapping[str, str]
 
     def whole(self, key: str, path: Path) -> int:
         try:
@@ -108,7 +110,8 @@ def mcd_headers(path: Path, txt_files: Mapping[int, Path]) -> list[Header | Inpu
 
 
 def _acquisitions(path: Path) -> list[_Acquisition]:
-    root = parse_xml(_xml(path), path, "XML of the .mcd")
+    root = parse_xml(mcd_xml(path), path, "XML of the .mcd")
+    about = acquisitions_about(root)
     channels: dict[int, list[tuple[int, str, str]]] = {}
     for element in children(root, "AcquisitionChannel"):
         told = texts(element)
@@ -123,13 +126,20 @@ def _acquisitions(path: Path) -> list[_Acquisition]:
             raise InputError(f"the .mcd lists acquisition {number} twice", file=path)
         ordered = sorted(channels.get(number, []))
         names = tuple((name, label) for _, name, label in ordered)
-        found[number] = _Acquisition(number, told, names)
+        found[number] = _Acquisition(number, told, names, about.get(number, {}))
     if not found:
         raise InputError("the .mcd holds no acquisition", file=path, do="Leave it out")
     return [found[number] for number in sorted(found)]
 
 
-def _xml(path: Path) -> str:
+def mcd_xml(path: Path) -> str:
+    """The XML of an ``.mcd``; the last one where there are several.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, or has none.
+    """
     if not path.is_file():
         raise InputError("no such file", file=path)
     if path.stat().st_size == 0:
@@ -201,7 +211,8 @@ def _header(path: Path, name: str, acquisition: _Acquisition) -> Header:
             x_n, y_n = (np.array(table[:, i], dtype=np.float32) for i in (0, 1))
             return place_pixels(x_n, y_n, values_nc, shape_yx, path, name)
 
-    return Header(name, path, (path,), channels, _step_um(acquisition), load, shape_yx)
+    step_um = _step_um(acquisition)
+    return Header(name, path, (path,), channels, step_um, load, shape_yx, about=acquisition.about)
 
 
 def _channel(channel: str, label: str, path: Path, image: str) -> FileChannel:

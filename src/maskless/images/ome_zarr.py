@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from maskless.images.header import (
 from maskless.images.zarr_arrays import (
     CheckedArray,
     group_attributes,
+    is_zarr,
     missing_plane,
     open_checked,
 )
 
+_SPATIALDATA = "spatialdata_attrs"
 OWN = "maskless"  # key under which this package keeps what OME-Zarr has no place for
 
 
@@ -173,7 +175,8 @@ def _um_per_pixel(scales: Any, dataset: Any, axes: str, path: Path) -> float | N
 
 
 def zarr_headers(path: Path) -> list[Header]:
-    """Headers of the image in an OME-Zarr, or of each series that bioformats2raw wrote.
+    """Headers of the image in an OME-Zarr, of each series that bioformats2raw wrote, or of each
+    image in a SpatialData store.
 
     Raises
     ------
@@ -191,7 +194,22 @@ def zarr_headers(path: Path) -> list[Header]:
             if len(inner) == 1:
                 return [_header(inner[0], name, path)]
             return [_header(p, f"{name}_{int(p.name) + 1:03d}", path) for p in inner]
+        if _SPATIALDATA in attributes and "multiscales" not in ome:
+            return [replace(_header(p, p.name, p), folder=path) for p in _elements(path)]
         return [_header(path, name, path)]
+
+
+def _elements(store: Path) -> list[Path]:
+    """Groups of the images in a SpatialData store."""
+    folder = store / "images"
+    found = sorted(p for p in folder.iterdir() if is_zarr(p)) if folder.is_dir() else []
+    if not found:
+        raise InputError(
+            "the SpatialData store has no images",
+            file=store,
+            do="Was it written to its end? It holds them in the folder images",
+        )
+    return found
 
 
 def _header(path: Path, name: str, source: Path) -> Header:

@@ -3,7 +3,8 @@
 Columns of ``panel.csv`` (header in any case; comma, semicolon or tab; UTF-8 with or without BOM):
 
 ===========  =====================================================================================
-``name``     what the channel shows; where it is empty, the metal is taken
+``name``     what the channel shows; where it is empty, the metal is taken (``marker_name`` in the
+             ``markers.csv`` of MCMICRO)
 ``channel``  optional: place in the file (from 0), or the metal or label the file has for it
 ``metal``    optional: isotope or fluorophore
 ``kind``     optional: marker, nuclear (DNA), background (empty), element; empty cells and panels
@@ -31,7 +32,13 @@ from maskless.images.names import isotope, isotope_in, spelling, target_spelling
 
 _YES = frozenset({"1", "1.0", "true", "yes", "y", "x"})
 _NO = frozenset({"0", "0.0", "false", "no", "n"})
-_COLUMNS = {"metaltag": "metal", "isotope": "metal", "fluorophore": "metal", "type": "kind"}
+_COLUMNS = {
+    "markername": "name",
+    "metaltag": "metal",
+    "isotope": "metal",
+    "fluorophore": "metal",
+    "type": "kind",
+}
 _LARGEST_BYTES = 10_000_000
 
 
@@ -175,7 +182,7 @@ def _text(path: Path) -> tuple[str, str]:
     first = text.splitlines()[0]
     for delimiter in (",", ";", "\t"):
         columns = next(csv.reader([first], delimiter=delimiter))
-        if "name" in [spelling(column) for column in columns]:
+        if "name" in [_COLUMNS.get(spelling(column), spelling(column)) for column in columns]:
             return text, delimiter
     raise InputError(
         "the panel has no column 'name'",

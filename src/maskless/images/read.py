@@ -34,8 +34,9 @@ def read_images(
     Parameters
     ----------
     paths
-        Files or folders: OME-TIFF, TIFF, ``.mcd``, IMC ``.txt``, OME-Zarr, MIBI TIFF, steinbock
-        projects; :mod:`maskless.images.folders` tells how folders are understood.
+        Files or folders: OME-TIFF, TIFF, ``.mcd``, IMC ``.txt``, OME-Zarr, SpatialData, MIBI TIFF,
+        steinbock and MCMICRO projects; :mod:`maskless.images.folders` tells how folders are
+        understood.
     panel
         A panel or its CSV file. Without one, ``panel.csv`` in a given folder (or beside a given
         file) is taken; without that the files tell the channels, and must all tell the same.
@@ -246,6 +247,7 @@ def _loader(header: Header, panel: Panel, um_per_pixel: float | None) -> Callabl
             float(size_um),
             header.source,
             (*problems, *seen, *checked),
+            header.about,
         )
 
     return load
