@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import tifffile
 
 from maskless.cells_file import read_cells
-from maskless.errors import InputError
+from maskless.errors import InputError, MasklessError
+from maskless.report import write_report
 from maskless.running import run_study
 from maskless.simulate import simulate
 from studies import make_study
@@ -168,3 +170,82 @@ def test_the_command_line_says_one_line_and_exits_with_1(tissue: Path, tmp_path:
     assert len(found.stderr.splitlines()) == 1
     assert found.stderr.startswith("error: ")
     assert "Traceback" not in found.stderr
+
+
+STRANGE = ("CD3/TCRβ", "=SUM(A1)", '<b>"CD8"</b>', "CD 20; α-SMA", "..", "标记", "nan")
+
+
+def test_strange_names_constant_and_negative_channels_go_through_everything(
+    tissue: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(sorted(p for p in tissue.iterdir() if p.is_dir())[1])
+    image = first_image(tissue)
+
+    def spoil(pixels: np.ndarray) -> np.ndarray:
+        changed = pixels.astype(np.int32)
+        changed[0] = 7
+        changed[1, :3, :5] = -2
+        return changed
+
+    rewrite(image, spoil)
+    with tifffile.TiffFile(image) as opened:
+        pixels = opened.asarray()
+    tifffile.imwrite(image, pixels, photometric="minisblack")
+    with (tissue / "panel.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    for row, name in zip(rows, STRANGE, strict=False):
+        row["name"], row["metal"], row["kind"] = name, "", "marker"
+    with (tissue / "panel.csv").open("w", encoding="utf-8-sig", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]), delimiter=";")  # BOM, CRLF, semicolons
+        writer.writeheader()
+        writer.writerows(rows)
+    study = make_study(tmp_path / "study", tissue, images={"um_per_pixel": 1.0})
+    run_study(study.folder, last="cluster")
+    cells = read_cells(study.cells_file)
+    assert list(cells.var_names[: len(STRANGE)]) == list(STRANGE)
+    assert np.isfinite(cells.X).all()
+    np.testing.assert_allclose(cells.X[:, 0], 0, atol=1e-4)  # a constant channel tells nothing
+    problems = " ".join(json.loads(study.inventory_file.read_text())["images"][0]["problems"])
+    assert "15 pixels of channel =SUM(A1) are negative" in problems
+    write_report(study.report_file, "study", cells, {})
+    page = study.report_file.read_text(encoding="utf-8")
+    assert "&lt;b&gt;&quot;CD8&quot;&lt;/b&gt;" in page
+    assert '<b>"CD8"</b>' not in page
+
+
+@pytest.mark.parametrize(
+    ("count", "stage", "said"),
+    [
+        (0, "detect", "no cells were found"),
+        (1, "train", "cells"),
+        (2, "cluster", "fewer cells than neighbours"),
+    ],
+)
+def test_no_cell_one_and_two(
+    count: int, stage: str, said: str, tissue: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(sorted(p for p in tissue.iterdir() if p.is_dir())[1])
+    rows = "".join(f"{30 + 9 * i},{7 + 20 * i}\n" for i in range(count))
+    first_image(tissue).with_name("few.csv").write_text("y,x\n" + rows)
+    study = make_study(
+        tmp_path / "study", tissue, detect={"method": "centres", "files": "{image}/few.csv"}
+    )
+    with pytest.raises(MasklessError, match=said) as caught:
+        run_study(study.folder)
+    assert "\n" not in str(caught.value)
+    if stage != "detect":
+        cells = read_cells(study.cells_file)
+        assert cells.obs[["y", "x"]].to_numpy()[0].tolist() == [30, 7]
+    assert (stage == "cluster") == (study.encoder_folder / "encoder.safetensors").exists()
+
+
+def test_a_missing_pixel_size_is_one_line_that_says_what_to_do(
+    tissue: Path, tmp_path: Path
+) -> None:
+    with tifffile.TiffFile(first_image(tissue)) as opened:
+        pixels = opened.asarray()
+    tifffile.imwrite(first_image(tissue), pixels, photometric="minisblack")
+    study = make_study(tmp_path / "study", tissue)
+    with pytest.raises(InputError, match=r"size of a pixel.*um-per-pixel") as caught:
+        run_study(study.folder, last="read")
+    assert "\n" not in str(caught.value)
