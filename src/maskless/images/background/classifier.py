@@ -37,6 +37,7 @@ BACKGROUND, SIGNAL = 1, 2
 _LEAST_SCALE_PX = 0.7  # finer filters see single pixels only
 _TREES = 60
 _LEAST_LEAF = 3
+_MOST_LEAVES = 64  # of a tree: more learn the strokes by heart, and cost time
 _MOST_PIXELS = 20_000  # that are learnt from, of one image and marker
 
 
@@ -153,6 +154,7 @@ def _train(
     forest = RandomForestClassifier(
         _TREES,
         min_samples_leaf=_LEAST_LEAF,
+        max_leaf_nodes=_MOST_LEAVES,
         class_weight="balanced",
         random_state=np.random.RandomState(_digest(seed, marker) % 2**32),
     )
