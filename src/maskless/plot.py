@@ -8,6 +8,7 @@ Example
 """
 
 from maskless.report import (
+    background,
     bubble,
     detection_overlay,
     explain,
@@ -23,6 +24,7 @@ from maskless.report import (
 )
 
 __all__ = [
+    "background",
     "bubble",
     "detection_overlay",
     "explain",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from maskless.encoder import Encoder
     from maskless.images import Image, ImageSet
-    from maskless.report import SpilloverSample
+    from maskless.report import BackgroundSample, SpilloverSample
     from maskless.training.checkpoint import Record
 
 Facts = dict[str, Any]
@@ -281,6 +281,7 @@ def _report(study: Study, options: Options) -> Facts:
         study.figures_folder,
         seed=study.config.seed,
         spillover=spillover_sample(study),
+        background=background_sample(study),
     )
     content = read_json(study.inventory_file)
     problems = {name: told for name, told in image_problems(study).items() if told}
@@ -317,6 +318,23 @@ def spillover_sample(study: Study) -> SpilloverSample | None:
         return sample_spillover(raw_images(study), shares, study.config.clean, study.config.seed)
     except InputError as error:
         log(f"report: no figure of the spillover: {error}")
+        return None
+
+
+def background_sample(study: Study) -> BackgroundSample | None:
+    """An image before and after; None where no background was removed, or raw images are gone."""
+    from maskless.reading import raw_images
+    from maskless.report import sample_background
+
+    removed = read_json(study.scaling_file).get("background")
+    if removed is None:
+        return None
+    try:
+        raw = raw_images(study)
+        cleaned = study_images(study)[raw.names[len(raw) // 2]]
+        return sample_background(raw, cleaned, removed["markers"], study.config.clean)
+    except InputError as error:
+        log(f"report: no figure of the background: {error}")
         return None
 
 

@@ -1,5 +1,6 @@
 """Figures of a study and the page that shows them."""
 
+from maskless.report.background_plot import BackgroundSample, background, sample_background
 from maskless.report.comparison_plot import comparison
 from maskless.report.curves import response_curves, training_curve
 from maskless.report.explain_plot import explain
@@ -14,8 +15,10 @@ from maskless.report.tissue import detection_overlay, tissue
 from maskless.report.umap_plots import umap, umap_panels
 
 __all__ = [
+    "BackgroundSample",
     "Drawn",
     "SpilloverSample",
+    "background",
     "bubble",
     "comparison",
     "describe_groups",
@@ -25,6 +28,7 @@ __all__ = [
     "gallery",
     "heatmap",
     "response_curves",
+    "sample_background",
     "sample_spillover",
     "save",
     "spillover",

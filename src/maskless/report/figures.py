@@ -15,6 +15,7 @@ from maskless.config import ReportSettings
 from maskless.errors import InputError
 from maskless.images.image import ImageSet
 from maskless.progress import log, track
+from maskless.report.background_plot import BackgroundSample, background_figure
 from maskless.report.curves import History, read_history, response_curves, training_curve
 from maskless.report.gallery import gallery
 from maskless.report.groups import groups_of
@@ -68,6 +69,7 @@ def draw_all(
     *,
     seed: int = 0,
     spillover: SpilloverSample | None = None,
+    background: BackgroundSample | None = None,
 ) -> dict[str, Drawn]:
     """Draw every figure that the study has the data for, each as PNG and SVG.
 
@@ -89,6 +91,8 @@ def draw_all(
         Of galleries and the order of points.
     spillover
         Pixels before and after compensation, where there was any.
+    background
+        A part of an image before and after background removal, where there was any.
 
     Returns
     -------
@@ -112,6 +116,14 @@ def draw_all(
             "right; what stands above the line is real, and stays. A cloud that still rises "
             "along the line says that the matrix holds too little.",
             lambda: spillover_figure(spillover, pairs),
+        )
+    if background is not None and background.markers:
+        plans["background"] = _Plan(
+            "Background before and after its removal",
+            "Each marker twice, with the same contrast: as it was, and what was kept. "
+            "What is gone should be noise and haze; cells that are gone on the right say that too "
+            "much was taken ([clean] background_removal in study.toml).",
+            lambda: background_figure(background),
         )
     drawn: dict[str, Drawn] = {}
     for stem, plan in track(plans.items(), "report (figures)", total=len(plans)):
