@@ -206,6 +206,21 @@ class SegmentSettings(Settings):
     )
 
 
+class AssignSettings(Settings):
+    study: str | None = Field(
+        None,
+        description="study whose encoder, clusters and names these images get; maskless assign "
+        "writes it",
+    )
+    expert: str | None = Field(
+        None, description="whose names, where several people have named its clusters"
+    )
+    k: Annotated[int, Field(ge=1)] = Field(30, description="cells of that study that vote")
+    unknown: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.005, description="share of its own cells that would be called unlike it; 0 = call none"
+    )
+
+
 class Config(Settings):
     """study.toml as a whole."""
 
@@ -222,6 +237,7 @@ class Config(Settings):
     umap: UmapSettings = UmapSettings()
     report: ReportSettings = ReportSettings()
     segment: SegmentSettings = SegmentSettings()
+    assign: AssignSettings = AssignSettings()
 
 
 # What a preset says differently from the defaults above. "paper" is Gutwein et al. 2024 as

@@ -252,7 +252,7 @@ def cluster(
 
     from maskless.analysis import phenograph_graph
 
-    found = phenograph_graph(_embeddings(cells), k, resolution, min_size, seed, power=power)
+    found = phenograph_graph(embeddings(cells), k, resolution, min_size, seed, power=power)
     labels = found.labels_n
     order = [str(c) for c in sorted(set(labels.tolist()) - {-1})]
     order += [UNKNOWN] if (labels < 0).any() else []
@@ -275,7 +275,7 @@ def umap(
     from maskless.analysis import umap as lay_out
 
     settings = UmapSettings(k=k, min_dist=min_dist, epochs=epochs, max_cells=max_cells)
-    cells.obsm["X_umap"] = lay_out(_embeddings(cells), settings, seed=seed)
+    cells.obsm["X_umap"] = lay_out(embeddings(cells), settings, seed=seed)
 
 
 def _positions(cells: AnnData, images: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -344,7 +344,8 @@ def _response(
     }
 
 
-def _embeddings(cells: AnnData) -> NDArray[Any]:
+def embeddings(cells: AnnData) -> NDArray[Any]:
+    """The embeddings of cells, float32; raises InputError where there are none."""
     if "X_embedding" not in cells.obsm:
         raise InputError(
             "these cells have no embeddings",

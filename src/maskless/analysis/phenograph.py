@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+from maskless.analysis.assign import vote
 from maskless.analysis.jaccard import jaccard_in_order, reorder
 from maskless.analysis.leiden import by_falling_size, find_communities
 from maskless.analysis.neighbours import Neighbours, nearest_among, nearest_neighbours
-from maskless.analysis.parallel import parallel_map, row_ranges
+from maskless.analysis.parallel import parallel_map
 from maskless.errors import InputError
 
 UNKNOWN = -1
@@ -227,20 +228,12 @@ def assign_by_neighbours(
         )
     voters = nearest_among(points_nd, new_points_md, k, seed=seed)
     names, numbers = np.unique(labels, return_inverse=True)
+    voted_mk = numbers[voters.indices_nk]
     # The bonuses of all k voters together are less than one vote.
     vote_k = 1 + np.arange(k, 0, -1) / (k * (k + 1))
-    given = np.empty(voters.n, np.int32)
-    confidence = np.empty(voters.n, np.float32)
-    for start, stop in row_ranges(voters.n, 65_536):
-        voted = numbers[voters.indices_nk[start:stop]]
-        slots = voted + np.arange(stop - start)[:, None] * len(names)
-        votes = np.bincount(
-            slots.ravel(), np.tile(vote_k, stop - start), (stop - start) * len(names)
-        )
-        winner = votes.reshape(stop - start, len(names)).argmax(axis=1)
-        given[start:stop] = names[winner]
-        confidence[start:stop] = (voted == winner[:, None]).mean(axis=1)
-    return given, confidence
+    winner, _ = vote(voted_mk, np.broadcast_to(vote_k, voted_mk.shape), len(names))
+    confidence = (voted_mk == winner[:, None]).mean(axis=1, dtype=np.float32)
+    return names[winner].astype(np.int32), confidence
 
 
 def best_communities(

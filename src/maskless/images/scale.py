@@ -90,6 +90,19 @@ class Scaling:
             plane_yx /= np.float32(top)
         return scaled_cyx
 
+    def linear(
+        self, pixels_nm: NDArray[np.floating[Any]], channels: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Counts that scaled pixels stand for, columns being the named channels."""
+        counts_nm = np.array(pixels_nm, dtype=np.float64)
+        for column, name in zip(counts_nm.T, channels, strict=True):
+            place = self.channels.index(name)
+            column *= self.tops[place]
+            if self.method == "arcsinh":
+                np.sinh(column, out=column)
+                column *= self.cofactors[place]
+        return counts_nm
+
     def to_dict(self) -> dict[str, Any]:
         """As plain types for JSON; :meth:`from_dict` gives the same scaling back."""
         return {
