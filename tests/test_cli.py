@@ -46,6 +46,7 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
     }
     stage = ["--keep-going", "--quiet", "--strict"]
     assert options == {
+        "assign": ["--expert", "--keep-going", "--quiet", "--strict", "--to", "--um-per-pixel"],
         "annotate": ["--browser", "--host", "--port"],
         "compare": [
             "--beside",
@@ -79,7 +80,8 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "init", "run", "explain", "info", "simulate", "spillover", *STAGES]
+    "command",
+    ["assign", "demo", "init", "run", "explain", "info", "simulate", "spillover", *STAGES],
 )
 def test_every_command_shows_an_example(command: str) -> None:
     import typer.main

@@ -22,6 +22,7 @@ from maskless._version import __version__
 if TYPE_CHECKING:
     from maskless import plot
     from maskless.analysis import phenograph
+    from maskless.assignment import assign
     from maskless.cells import detect, detect_nuclei
     from maskless.config import (
         CleanSettings,
@@ -70,6 +71,7 @@ __all__ = [
     "TrainSettings",
     "UmapSettings",
     "__version__",
+    "assign",
     "clean",
     "cluster",
     "compensate",
@@ -108,6 +110,7 @@ _HOME = {
     "SpilloverMatrix": "images",
     "TrainSettings": "config",
     "UmapSettings": "config",
+    "assign": "assignment",
     "clean": "images",
     "cluster": "pipeline",
     "compensate": "images",

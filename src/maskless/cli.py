@@ -272,6 +272,47 @@ def compare(
 
 
 @app.command()
+def assign(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="Folder of the study with the names.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="New image files or folders.")
+    ],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="STUDY2", help="New folder for the new images.")
+    ],
+    expert: Annotated[
+        str | None, typer.Option(help="Whose names, where several people gave some.")
+    ] = None,
+    um_per_pixel: Annotated[
+        float | None, typer.Option(help="Pixel size in um, where the files do not say it.")
+    ] = None,
+    keep_going: KeepGoing = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give new images the names of a study, by its trained encoder; check for batch shift.
+
+    Example: maskless assign spleen data/new_patient --to new_patient
+    """
+    from maskless.assignment.on_disk import assign_study
+
+    with _shown(quiet):
+        print(
+            assign_study(
+                study,
+                images,
+                to,
+                expert=expert,
+                um_per_pixel=um_per_pixel,
+                keep_going=keep_going,
+                strict=strict,
+            )
+        )
+
+
+@app.command()
 def annotate(
     study: StudyFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 0,

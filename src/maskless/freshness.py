@@ -6,6 +6,7 @@ the stage before; that of the read stage covers the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,19 @@ def stages_before(stage: str) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name in needed)
 
 
-def expected(study: Study, stage: str) -> str | None:
-    """Fingerprint that the stage's result should carry; None while a stage before is stale."""
+def expected(
+    study: Study, stage: str, before: Callable[[Study, str], str | None] | None = None
+) -> str | None:
+    """Fingerprint that the stage's result should carry; None while a stage before is stale.
+
+    With ``before=stamped`` the results of the stages before are taken as they are, so that the
+    raw images need not be there.
+    """
     if stage == "read":
         from maskless.reading import read_fingerprint
 
         return read_fingerprint(study)
-    stamps = [expected(study, before) for before in _AFTER[stage]]
+    stamps = [(before or expected)(study, earlier) for earlier in _AFTER[stage]]
     if None in stamps:
         return None
     config = study.config
@@ -58,6 +65,13 @@ def expected(study: Study, stage: str) -> str | None:
         tables.append(_background_files(study))
     if stage == "detect":
         tables.append(_given_files(study))
+    if config.assign.study is not None:
+        from maskless.assignment.on_disk import rests_on
+
+        given = rests_on(study, stage)
+        if given is None:
+            return None
+        tables = [given] if stage == "train" else [*tables, given]
     return fingerprint(stage, _VERSION[stage], tables, config.seed, stamps)
 
 

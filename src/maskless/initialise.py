@@ -60,8 +60,8 @@ def init_study(
         {
             "preset": preset,
             "images": {
-                "paths": [_stored(path, folder) for path in images],
-                "panel": None if panel is None else _stored(panel, folder),
+                "paths": [stored_path(path, folder) for path in images],
+                "panel": None if panel is None else stored_path(panel, folder),
                 "um_per_pixel": um_per_pixel,
                 "background": background,
                 "nuclear": nuclear,
@@ -95,7 +95,7 @@ def init_study(
     return _summary(study, found, left_out)
 
 
-def _stored(path: Path, folder: Path) -> str:
+def stored_path(path: Path, folder: Path) -> str:
     """Relative to the study where it lies beside it, so that both can be moved together."""
     absolute = path.absolute()
     try:

@@ -8,6 +8,7 @@ Example
 """
 
 from maskless.report import (
+    assignment,
     background,
     bubble,
     detection_overlay,
@@ -24,6 +25,7 @@ from maskless.report import (
 )
 
 __all__ = [
+    "assignment",
     "background",
     "bubble",
     "detection_overlay",

@@ -12,6 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskless.assignment.on_disk import (
+    assign_cells,
+    copy_encoder,
+    place_cells,
+    reference_of,
+    reference_scaling,
+    warnings_of,
+)
 from maskless.errors import InputError
 from maskless.freshness import expected, image_stamp, stamped
 from maskless.progress import log, track
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 _IN_CELLS = ("detect", "embed", "cluster", "umap")
+_OF_CLUSTERS = ["cluster", "phenotype", "subcluster", "confidence", "vote", "unlike"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,11 @@ def _clean(study: Study, options: Options) -> Facts:
     if stamped(study, "clean") == now:
         scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])
     else:
-        scaling = fit_scaling(raw, settings, seed, corrections)
+        reference = reference_of(study)
+        if reference is not None:
+            scaling = reference_scaling(reference)
+        else:
+            scaling = fit_scaling(raw, settings, seed, corrections)
         kept = {
             "scaling": scaling.to_dict(),
             **({"spillover": spilled.to_dict()} if spilled else {}),
@@ -167,6 +180,9 @@ def train_for(study: Study, options: Options, process: int = 0) -> tuple[Encoder
 def _train(study: Study, options: Options) -> Facts:
     from maskless.encoder import save_encoder
 
+    reference = reference_of(study)
+    if reference is not None:
+        return copy_encoder(study, reference, str(expected(study, "train")))
     encoder, history = train_for(study, options)
     lines = [f"{int(r['step'])},{r['loss']!r},{r['learning_rate']!r}" for r in history]
     write_text(
@@ -216,6 +232,11 @@ def _cluster(study: Study, options: Options) -> Facts:
     from maskless.pipeline import UNKNOWN, cluster
 
     cells = _load(study, "embed")
+    reference = reference_of(study)
+    if reference is not None:
+        facts = assign_cells(study, reference, cells)
+        _save(study, cells, "cluster", facts)
+        return facts
     settings = study.config.cluster
     if cells.n_obs <= settings.k:
         raise InputError(
@@ -248,14 +269,18 @@ def _umap(study: Study, options: Options) -> Facts:
 
     cells = _load(study, "embed")
     settings = study.config.umap
-    umap(
-        cells,
-        k=settings.k,
-        min_dist=settings.min_dist,
-        epochs=settings.epochs,
-        max_cells=settings.max_cells,
-        seed=study.config.seed,
-    )
+    reference = reference_of(study)
+    if reference is not None:
+        place_cells(study, reference, cells)
+    else:
+        umap(
+            cells,
+            k=settings.k,
+            min_dist=settings.min_dist,
+            epochs=settings.epochs,
+            max_cells=settings.max_cells,
+            seed=study.config.seed,
+        )
     facts = {"cells": cells.n_obs}
     _save(study, cells, "umap", facts)
     return facts
@@ -294,7 +319,7 @@ def _report(study: Study, options: Options) -> Facts:
         study.latest_records(),
         problems,
         to_toml(study.config),
-        compensation(study).get("problems", ()),
+        [*compensation(study).get("problems", ()), *warnings_of(cells)],
     )
     write_json(
         study.figures_folder / "figures.json",
@@ -362,8 +387,9 @@ def _load(study: Study, *needed: str) -> AnnData:
         stamps.pop(stage, None)
         cells.uns["maskless"].get("facts", {}).pop(stage, None)
         if stage == "cluster":
-            cells.obs = cells.obs.drop(columns=["cluster", "phenotype"], errors="ignore")
+            cells.obs = cells.obs.drop(columns=_OF_CLUSTERS, errors="ignore")
             cells.obsp.pop("connectivities", None)
+            cells.uns["maskless"].pop("assign", None)
         if stage == "umap":
             cells.obsm.pop("X_umap", None)
     return cells
@@ -378,7 +404,9 @@ def _save(study: Study, cells: AnnData, stage: str, facts: Facts) -> None:
         str(expected(study, stage)),
         seed=study.config.seed,
         versions=versions(),
-        settings=study.config.model_dump(mode="json", exclude={"images": {"paths", "panel"}}),
+        settings=study.config.model_dump(
+            mode="json", exclude={"images": {"paths", "panel"}, "assign": {"study"}}
+        ),
         facts=facts,
     )
     write_cells(cells, study.cells_file)

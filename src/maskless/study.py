@@ -46,8 +46,14 @@ class Study:
     config: Config = field(repr=False)
 
     @classmethod
-    def create(cls, folder: Path, config: Config, notes: Mapping[str, str] | None = None) -> Study:
-        """Write study.toml into a new or empty folder.
+    def create(
+        cls,
+        folder: Path,
+        config: Config,
+        notes: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Study:
+        """Write study.toml, and small text files that it names, into a new or empty folder.
 
         Raises
         ------
@@ -62,6 +68,8 @@ class Study:
             raise StudyError(f"{folder} is a file. Choose another name for the study")
         if folder.exists() and any(folder.iterdir()):
             raise StudyError(f"{folder} is not empty. Choose a new or empty folder for the study")
+        for name, text in (files or {}).items():
+            write_text(folder / name, text)
         write_text(folder / "study.toml", to_toml(config, notes))
         return cls(folder, config)
 

@@ -64,8 +64,7 @@ def vote(
 def nearness(distances_mk: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weights of votes: 1 for a voter at no distance, falling to 1/2 for the farthest."""
     farthest = np.maximum(distances_mk[:, -1:], np.float32(1e-12))
-    weights: NDArray[np.float32] = 1 / (1 + (distances_mk / farthest) ** 2)
-    return weights
+    return np.asarray(1 / (1 + (distances_mk / farthest) ** 2), np.float32)
 
 
 def left_out_neighbours(
@@ -164,7 +163,7 @@ class Calibration:
         if not len(share):
             return cls(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
         fitted = IsotonicRegression(y_min=0, y_max=1).fit(share, right).predict(share)
-        levels, block = np.unique(fitted, return_inverse=True)
+        block = np.unique(fitted, return_inverse=True)[1]
         size = np.bincount(block)
         centre = np.bincount(block, share) / size
         smoothed = (np.bincount(block, right) + right.mean()) / (size + 1)
@@ -172,4 +171,5 @@ class Calibration:
 
     def of(self, share_m: ArrayLike) -> NDArray[np.float32]:
         """How often such votes were right."""
-        return np.interp(np.asarray(share_m), self.shares, self.right).astype(np.float32)
+        share = np.asarray(share_m, np.float64)
+        return np.asarray(np.interp(share, self.shares, self.right), np.float32)

@@ -112,7 +112,9 @@ def assign(
     won_m, share_m = _vote(asked_n, len(asked), voters)
     cluster_m = won_m
     if named:  # the cluster is voted by those who voted for the name, so that the two agree
-        agree = np.where(name_n[voters.indices_nk] == won_m[:, None], cluster_n[voters.indices_nk], -1)
+        agree = np.where(
+            name_n[voters.indices_nk] == won_m[:, None], cluster_n[voters.indices_nk], -1
+        )
         cluster_m, _ = vote(agree, nearness(voters.distances_nk), len(clusters))
     _put(cells.obs, "cluster", np.where(strange, -1, cluster_m), clusters, UNKNOWN)
     phenotype_m = won_m if named else np.zeros_like(won_m)
@@ -125,7 +127,9 @@ def assign(
     images = reference.obs["image"].astype(str).to_numpy(np.str_)
     new_images = cells.obs["image"].astype(str).to_numpy(np.str_)
     shares = _shares(strange, new_images)
-    shifts = _shifts(cells, new_images, reference, images, scaling, seed)
+    # Cells of a kind that was not there say nothing about staining, unless nearly all are such.
+    judged = np.isin(new_images, [name for name, share in shares.items() if share > 0.5]) | ~strange
+    shifts = _shifts(cells[judged], new_images[judged], reference, images, scaling, seed)
     warnings = [shift.sentence() for shift in shifts if shift.moved or shift.odd_images]
     warnings += _unknown_warnings(shares, usual, unknown)
     for warning in warnings:
@@ -138,7 +142,7 @@ def assign(
         "calibration": {"shares": calibration.shares, "right": calibration.right},
         "usual_unknown": pd.Series(usual, dtype=float).to_frame("share"),
         "unknown": pd.Series(shares, dtype=float).to_frame("share"),
-        "markers": _table(shifts),
+        **({"markers": _table(shifts)} if shifts else {}),
         "warnings": np.array(warnings, dtype=object),
     }
 
@@ -211,13 +215,15 @@ def _vote(
 
 def _groups(reference: AnnData) -> NDArray[np.str_]:
     """What is left out together: images, or parts of the only one."""
-    images = reference.obs["image"].astype(str).to_numpy(np.str_)
+    images: NDArray[np.str_] = reference.obs["image"].astype(str).to_numpy(np.str_)
     if len(np.unique(images)) > 1:
         return images
-    return tissue_blocks(reference.obs[["x", "y"]].to_numpy(float)).astype(np.str_)
+    return np.asarray(tissue_blocks(reference.obs[["x", "y"]].to_numpy(float)), np.str_)
 
 
-def _put(obs: DataFrame, column: str, codes: NDArray[np.intp], names: list[str], other: str) -> None:
+def _put(
+    obs: DataFrame, column: str, codes: NDArray[np.intp], names: list[str], other: str
+) -> None:
     import pandas as pd
 
     every = [*names, *([other] if other not in names else [])]
@@ -243,11 +249,11 @@ def _shifts(
         np.asarray(table.layers["disc_mean"])[:, [list(table.var_names).index(m) for m in markers]]
         for table in (reference, cells)
     )
-    counts: tuple[Any, Any] = (None, None)
+    counts = new_counts = None
     if scaling is not None:
-        counts = tuple(scaling.linear(table, markers) for table in (levels, new_levels))
+        counts, new_counts = (scaling.linear(table, markers) for table in (levels, new_levels))
     return marker_shifts(
-        levels, images, new_levels, new_images, tuple(markers), *counts, seed=seed
+        levels, images, new_levels, new_images, tuple(markers), counts, new_counts, seed=seed
     )
 
 

@@ -1,4 +1,4 @@
-"""The names that people gave to the cells of a study: labels.sqlite, or what was exported from it."""
+"""The names that people gave to a study's cells: labels.sqlite, or what was exported from it."""
 
 from __future__ import annotations
 
@@ -120,12 +120,14 @@ def _cells(file: Path) -> tuple[Clustering, Names]:
         raise InputError(
             "the cells have no clusters yet", file=file, do="Run: maskless run STUDY"
         ) from error
-    parts: list[Any] = []
-    for column in (cluster, image):
-        parts += [tuple(map(str, column.categories)), np.asarray(column.codes, np.int32)]
+    (ids, cluster_n), (images, image_n) = (_column(values) for values in (cluster, image))
     names = tuple(map(str, phenotype.categories))
-    exported = Names(np.asarray(phenotype.codes, np.int32), names, 'names of obs["phenotype"]')
-    return Clustering(*parts, yx), exported
+    exported = Names(np.asarray(phenotype.codes, np.int32), names, 'obs["phenotype"]')
+    return Clustering(ids, cluster_n, images, image_n, yx), exported
+
+
+def _column(values: Any) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    return tuple(map(str, values.categories)), np.asarray(values.codes, np.int32)
 
 
 def _experts(file: Path, clustering: Clustering) -> dict[str, Labels]:
@@ -149,8 +151,10 @@ def _named(labels: Labels) -> bool:
 
 def _copy(file: Path, target: Path) -> None:
     last: sqlite3.Error | None = None
-    # In a folder that cannot be written to, a log beside the file cannot be opened.
-    for way in ("mode=ro", "immutable=1"):
+    log = file.with_name(f"{file.name}-wal")
+    # Without a log the file is all there is; it is opened in the way that writes nothing beside
+    # it. So is it where a log cannot be opened, in a folder that cannot be written to.
+    for way in ("mode=ro", "immutable=1") if log.exists() else ("immutable=1",):
         try:
             source = sqlite3.connect(f"{file.resolve().as_uri()}?{way}", uri=True)
             copy = sqlite3.connect(target)

@@ -151,7 +151,9 @@ def marker_shifts(
     if not found:
         return []
     spread_m = _usual_spread(np.array(usual))
-    return [_judged(markers[m], m, found, float(spread_m[m]), len(study)) for m in range(len(markers))]
+    return [
+        _judged(markers[m], m, found, float(spread_m[m]), len(study)) for m in range(len(markers))
+    ]
 
 
 def _judged(

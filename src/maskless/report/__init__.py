@@ -1,5 +1,6 @@
 """Figures of a study and the page that shows them."""
 
+from maskless.report.assign_plot import assignment
 from maskless.report.background_plot import BackgroundSample, background, sample_background
 from maskless.report.comparison_plot import comparison
 from maskless.report.curves import response_curves, training_curve
@@ -18,6 +19,7 @@ __all__ = [
     "BackgroundSample",
     "Drawn",
     "SpilloverSample",
+    "assignment",
     "background",
     "bubble",
     "comparison",

@@ -15,6 +15,7 @@ from maskless.config import ReportSettings
 from maskless.errors import InputError
 from maskless.images.image import ImageSet
 from maskless.progress import log, track
+from maskless.report.assign_plot import assignment
 from maskless.report.background_plot import BackgroundSample, background_figure
 from maskless.report.curves import History, read_history, response_curves, training_curve
 from maskless.report.gallery import gallery
@@ -149,6 +150,14 @@ def _plans(
             f"the cells have no column {settings.label!r} to colour the report by",
             expected=f"one of {', '.join(map(str, cells.obs.columns))}",
             do="Change label in the [report] table of study.toml",
+        )
+    if "assign" in cells.uns.get("maskless", {}):
+        plans["assignment"] = _Plan(
+            "New images beside the study that named them",
+            "Left: how bright each marker is, beside cells of the study that are alike in all "
+            "other markers; far outside the shaded range, staining or instrument have changed. "
+            "Right: cells that are unlike anything in the study, which got no name.",
+            lambda: assignment(cells),
         )
     clustered = "cluster" in cells.obs and cells.n_obs > 0
     if clustered:

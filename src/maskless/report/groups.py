@@ -111,7 +111,7 @@ def groups_of(cells: AnnData, column: str) -> Groups:
 
 
 def _is_unknown(name: str) -> bool:
-    return name in (_UNKNOWN, _MISSING, "unnamed", "nan")
+    return name in (_UNKNOWN, _MISSING, "unnamed", "unknown", "nan")
 
 
 def _ordered(names: list[str]) -> list[int]:
