@@ -26,6 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OWN_HEADER = "x-maskless"
 MOST_BYTES = 8 * 2**20
+_ENTERED = (
+    b'<link rel="icon" href="data:,"><title>maskless</title>'
+    b'<meta http-equiv="refresh" content="0;url=/">'
+)
 _SECURITY = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -103,7 +107,7 @@ class Guard:
             "set-cookie": f"{self._cookie}={value}; HttpOnly; SameSite=Strict; Path=/",
         }
         # No redirect: a browser that followed a link to here would leave the cookie out of it.
-        await _answer(send, 200, b'<meta http-equiv="refresh" content="0;url=/">', headers)
+        await _answer(send, 200, _ENTERED, headers)
 
     def _known(self, given: str) -> bool:
         return secrets.compare_digest(given.encode("utf-8", "replace"), self._token)

@@ -45,6 +45,7 @@ export function splitSection(group, ofCells = false) {
 }
 
 function showJob(state, group) {
+  if (!job) return; // applied or forgotten meanwhile
   if (job.state === "running") {
     state.replaceChildren(
       make("progress", { value: job.share }), `${job.message}, ${job.seconds.toFixed(0)} s `,
