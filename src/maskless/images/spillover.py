@@ -84,7 +84,7 @@ def _solver(matrix: NDArray[np.float64]) -> Any:
     if least < _LEAST_EIGENVALUE:
         return lambda counts_cp: _by_active_sets(matrix, counts_cp)
 
-    from maskless.images.spillover_kernel import descend
+    from maskless.images.spillover_kernel import LANES, descend
 
     direct = _sparse(matrix / squares[:, None])
     np.fill_diagonal(gram, 0)
@@ -92,12 +92,15 @@ def _solver(matrix: NDArray[np.float64]) -> Any:
     tolerance = max(_FINEST, _TOLERANCE * least)
 
     def solve(counts_cp: NDArray[np.float64]) -> NDArray[np.float64]:
+        pixels = counts_cp.shape[1]
+        if pixels % LANES:  # the last vector is filled up with pixels of 0
+            counts_cp = np.pad(counts_cp, ((0, 0), (0, -pixels % LANES)))
         signal_cp = np.empty_like(counts_cp)
         settled_p = np.empty(counts_cp.shape[1], np.bool_)
         descend(counts_cp, *direct, *others, tolerance, _MOST_ROUNDS, settled_p, signal_cp)
         if not settled_p.all():
             signal_cp[:, ~settled_p] = _by_active_sets(matrix, counts_cp[:, ~settled_p])
-        return signal_cp
+        return signal_cp[:, :pixels]
 
     return solve
 

@@ -23,9 +23,13 @@ from numba.extending import models, register_model
 from numpy.typing import NDArray
 
 LANES = 32
+_UNCHECKED = 4
+"""Rounds before changes are looked at."""
+
+_LINE = 8  # float64 numbers in a line of the cache
 
 _intrinsic: Any = extending.intrinsic
-_FLOAT, _INT32, _INT64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+_FLOAT, _INT32 = ir.DoubleType(), ir.IntType(32)
 _LLVM_VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
@@ -45,10 +49,9 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, numba_type, _LLVM_VECTOR)
 
 
-def _place(context: Any, builder: Any, signature: Any, array: Any, row: Any) -> Any:
+def _place(context: Any, builder: Any, signature: Any, array: Any, first: Any) -> Any:
     data = context.make_array(signature.args[0])(context, builder, array).data
-    first = builder.gep(data, [builder.mul(row, ir.Constant(_INT64, LANES))])
-    return builder.bitcast(first, _LLVM_VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [first]), _LLVM_VECTOR.as_pointer())
 
 
 def _call(builder: Any, name: str, *values: Any) -> Any:
@@ -58,25 +61,25 @@ def _call(builder: Any, name: str, *values: Any) -> Any:
 
 
 @_intrinsic
-def _load(typing: Any, rows_cl: Any, row: Any) -> Any:
-    """Row of an array (rows, lanes) as a vector."""
+def _load(typing: Any, array: Any, first: Any) -> Any:
+    """Numbers of an array, in the order of its memory, from `first` on, as a vector."""
 
     def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(_place(context, builder, signature, *values), align=8)
 
-    return _VECTOR(rows_cl, types.intp), make
+    return _VECTOR(array, types.intp), make
 
 
 @_intrinsic
-def _store(typing: Any, rows_cl: Any, row: Any, vector: Any) -> Any:
-    """Write a vector as a row of an array (rows, lanes)."""
+def _store(typing: Any, array: Any, first: Any, vector: Any) -> Any:
+    """Write what :func:`_load` would load."""
 
     def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, row, vector = values
-        builder.store(vector, _place(context, builder, signature, array, row), align=8)
+        array, first, vector = values
+        builder.store(vector, _place(context, builder, signature, array, first), align=8)
         return context.get_dummy_value()
 
-    return types.void(rows_cl, types.intp, vector), make
+    return types.void(array, types.intp, vector), make
 
 
 @_intrinsic
@@ -133,6 +136,14 @@ def _size(typing: Any, a: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def _aligned(size: int) -> Any:
+    """Room for numbers that starts with a line of the cache: vectors across two cost twice."""
+    room = np.empty(size + _LINE)
+    start = -(room.ctypes.data // 8) % _LINE
+    return room[start : start + size]
+
+
+@njit(nogil=True, cache=True)
 def descend(
     counts_cp: Any,
     starts: NDArray[np.int64],
@@ -155,7 +166,7 @@ def descend(
     Parameters
     ----------
     counts_cp
-        Shape (C, P), >= 0, finite, float64.
+        Shape (C, P), P a multiple of LANES, >= 0, finite, float64, rows one after the other.
     starts, columns, values
         S / n.
     other_starts, other_columns, other_values
@@ -168,46 +179,42 @@ def descend(
         Results: whether each pixel met the tolerance, and its signal.
     """
     channels, pixels = counts_cp.shape
-    counts_cl = np.empty((channels, LANES))
-    fit_cl = np.empty((channels, LANES))
-    signal_cl = np.empty((channels, LANES))
-    state_l = np.empty((2, LANES))
+    fit_cl = _aligned(channels * LANES)
+    signal_cl = _aligned(channels * LANES)
+    change_l = np.empty(LANES)
+    most_l = np.empty(LANES)
     zero = _splat(0.0)
     for first in range(0, pixels, LANES):
-        lanes = min(LANES, pixels - first)
-        if lanes < LANES:
-            counts_cl[:] = 0
-        for c in range(channels):
-            for lane in range(lanes):
-                counts_cl[c, lane] = counts_cp[c, first + lane]
         most = zero
         for i in range(channels):
-            most = _larger(most, _load(counts_cl, i))
+            most = _larger(most, _load(counts_cp, i * pixels + first))
             fit = zero
             for k in range(starts[i], starts[i + 1]):
-                fit = _multiply_add(_splat(values[k]), _load(counts_cl, columns[k]), fit)
-            _store(fit_cl, i, fit)
-            _store(signal_cl, i, zero)
-        _store(state_l, 1, most)
-        for _ in range(most_rounds):
+                counts = _load(counts_cp, columns[k] * pixels + first)
+                fit = _multiply_add(_splat(values[k]), counts, fit)
+            _store(fit_cl, i * LANES, fit)
+            _store(signal_cl, i * LANES, fit)
+        _store(most_l, 0, most)
+        change_l[:] = np.inf
+        for turn in range(most_rounds):
             change = zero
             for i in range(channels):
-                after = _load(fit_cl, i)
+                after = _load(fit_cl, i * LANES)
                 for k in range(other_starts[i], other_starts[i + 1]):
-                    after = _multiply_add(
-                        _splat(other_values[k]), _load(signal_cl, other_columns[k]), after
-                    )
+                    signal = _load(signal_cl, other_columns[k] * LANES)
+                    after = _multiply_add(_splat(other_values[k]), signal, after)
                 after = _larger(zero, after)
-                change = _larger(change, _size(_minus(after, _load(signal_cl, i))))
-                _store(signal_cl, i, after)
-            _store(state_l, 0, change)
-            done = True
-            for lane in range(lanes):
-                done &= state_l[0, lane] <= tolerance * state_l[1, lane]
-            if done:
-                break
-        for lane in range(lanes):
-            settled_p[first + lane] = state_l[0, lane] <= tolerance * state_l[1, lane]
-        for c in range(channels):
-            for lane in range(lanes):
-                signal_cp[c, first + lane] = signal_cl[c, lane]
+                if turn >= _UNCHECKED:
+                    change = _larger(change, _size(_minus(after, _load(signal_cl, i * LANES))))
+                _store(signal_cl, i * LANES, after)
+            if turn >= _UNCHECKED:
+                _store(change_l, 0, change)
+                done = True
+                for lane in range(LANES):
+                    done &= change_l[lane] <= tolerance * most_l[lane]
+                if done:
+                    break
+        for lane in range(LANES):
+            settled_p[first + lane] = change_l[lane] <= tolerance * most_l[lane]
+        for i in range(channels):
+            _store(signal_cp, i * pixels + first, _load(signal_cl, i * LANES))
