@@ -77,8 +77,15 @@ class CleanSettings(Settings):
     background_weight: Literal["mask", "probability"] = Field(
         "mask", description="0 where background is likelier, or times the probability of signal"
     )
-    scaling: Literal["arcsinh", "percentile", "none"] = Field(
-        "arcsinh", description="arcsinh(x / cofactor) or x, divided by the cohort's percentile"
+    align: str = Field(
+        "none",
+        description="bring every image to the same bright level: none, image, or a column of "
+        "images.csv beside this file (such as batch)",
+    )
+    scaling: Literal["arcsinh", "percentile", "z", "none"] = Field(
+        "arcsinh",
+        description="arcsinh(x / cofactor) or x, divided by the cohort's percentile; z = standard "
+        "deviations above the cohort's mean",
     )
     cofactor: Positive | Literal["auto"] = Field(
         "auto", description="for arcsinh; auto = from each channel's own counts, cohort-wide"

@@ -61,6 +61,8 @@ def expected(
         tables = [train, config.encoder, config.embed]
     if stage == "clean" and config.clean.spillover is not None:
         tables.append(_content(study.resolve(config.clean.spillover)))
+    if stage == "clean" and config.clean.align not in ("none", "image"):
+        tables.append(_samples(study))
     if stage == "clean" and config.clean.background_files is not None:
         tables.append(_background_files(study))
     if stage == "detect":
@@ -143,6 +145,17 @@ def _given_files(study: Study) -> list[str]:
 def _content(path: Path) -> str:
     """Hash of a file that the settings name; a missing one is the stage's error."""
     return file_hash(path) if path.is_file() else "missing"
+
+
+def _samples(study: Study) -> dict[str, str] | str:
+    """The batch of each image; what is wrong with the table is the stage's error."""
+    from maskless.images.align import SAMPLES, sample_column
+
+    names = [entry["name"] for entry in _inventory(study)]
+    try:
+        return sample_column(study.folder / SAMPLES, study.config.clean.align, names)
+    except MasklessError as error:
+        return str(error)
 
 
 def _background_files(study: Study) -> list[list[str]]:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from maskless.encoder import Encoder
-    from maskless.images import Image, ImageSet
+    from maskless.images import Image, ImageSet, Scaling
+    from maskless.images.align import Alignment
     from maskless.report import BackgroundSample, SpilloverSample
     from maskless.training.checkpoint import Record
 
@@ -81,6 +82,7 @@ def _read(study: Study, options: Options) -> Facts:
 
 def _clean(study: Study, options: Options) -> Facts:
     from maskless.images import Scaling, clean_image, fit_scaling, write_image_zarr
+    from maskless.images.align import Alignment
     from maskless.images.background import BackgroundRemoval
     from maskless.images.corrections import prepare_corrections
     from maskless.images.quality import measure_quality
@@ -90,15 +92,19 @@ def _clean(study: Study, options: Options) -> Facts:
     now = expected(study, "clean")
     raw = raw_images(study)
     settings, seed = study.config.clean, study.config.seed
-    corrections = prepare_corrections(raw, settings, study.folder, seed)
+    reference = reference_of(study)
+    known = _aligned(reference) if reference is not None else None
+    corrections = prepare_corrections(
+        raw, settings, study.folder, seed, onto=known[0] if known else None
+    )
     spilled = next((c for c in corrections if isinstance(c, Compensation)), None)
     removal = next((c for c in corrections if isinstance(c, BackgroundRemoval)), None)
+    aligned = next((c for c in corrections if isinstance(c, Alignment)), None)
     for problem in spilled.matrix.problems if spilled else ():
         log(problem)
     if stamped(study, "clean") == now:
         scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])
     else:
-        reference = reference_of(study)
         if reference is not None:
             scaling = reference_scaling(reference)
         else:
@@ -107,6 +113,7 @@ def _clean(study: Study, options: Options) -> Facts:
             "scaling": scaling.to_dict(),
             **({"spillover": spilled.to_dict()} if spilled else {}),
             **({"background": removal.to_dict()} if removal else {}),
+            **({"alignment": aligned.to_dict()} if aligned else {}),
         }
         write_json(study.scaling_file, {"fingerprint": now, **kept})
     todo = [n for n in raw.names if options.forced or image_stamp(study, n) != now]
@@ -123,6 +130,8 @@ def _clean(study: Study, options: Options) -> Facts:
     if spilled and settings.spillover is not None:
         facts["spillover_pairs"] = spilled.matrix.pairs
         facts["spillover_sha256"] = file_hash(study.resolve(settings.spillover))
+    if aligned:
+        facts["aligned_by"] = aligned.by
     if removal:
         facts["background_removal"] = removal.way
         facts["background_markers"] = len(removal.markers)
@@ -307,6 +316,7 @@ def _report(study: Study, options: Options) -> Facts:
         seed=study.config.seed,
         spillover=spillover_sample(study),
         background=background_sample(study),
+        aligned=_aligned(study),
     )
     content = read_json(study.inventory_file)
     problems = {name: told for name, told in image_problems(study).items() if told}
@@ -329,6 +339,17 @@ def _report(study: Study, options: Options) -> Facts:
         },
     )
     return {"figures": len(figures)}
+
+
+def _aligned(study: Study) -> tuple[Alignment, Scaling] | None:
+    """Alignment and scaling of the cleaned images; None where they are not aligned."""
+    from maskless.images import Scaling
+    from maskless.images.align import Alignment
+
+    kept = read_json(study.scaling_file)
+    if "alignment" not in kept:
+        return None
+    return Alignment.from_dict(kept["alignment"]), Scaling.from_dict(kept["scaling"])
 
 
 def spillover_sample(study: Study) -> SpilloverSample | None:

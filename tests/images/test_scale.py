@@ -168,3 +168,31 @@ def test_an_image_with_other_channels_is_named() -> None:
 def test_no_images_is_an_error() -> None:
     with pytest.raises(InputError, match="no images"):
         fit_scaling(ImageSet(PANEL, {}), CleanSettings(), 0)
+
+
+def test_z_counts_standard_deviations_above_the_mean_of_the_cohort() -> None:
+    images = [image("one", 1), image("two", 2)]
+    settings = CleanSettings(scaling="z", percentile=100)
+    scaling = fit_scaling(ImageSet.from_images(images, PANEL), settings, 0)
+    counts_n = np.concatenate([i.pixels_cyx[0].ravel() for i in images]).astype(np.float64)
+    expected = np.maximum((counts_n - counts_n.mean()) / counts_n.std(), 0)
+    found = np.concatenate(
+        [scaling.apply(i.pixels_cyx.astype(np.float32))[0].ravel() for i in images]
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    again = Scaling.from_dict(json.loads(json.dumps(scaling.to_dict())))
+    assert again == scaling
+
+
+@pytest.mark.parametrize("method", ["arcsinh", "percentile", "none", "z"])
+def test_scaling_can_be_undone(method: str) -> None:
+    made = image("one")
+    settings = CleanSettings(scaling=method)  # type: ignore[arg-type]
+    scaling = fit_scaling(ImageSet.from_images([made], PANEL), settings, 0)
+    counts_cyx = made.pixels_cyx.astype(np.float32)
+    pixels_cyx = scaling.apply(counts_cyx)
+    linear = scaling.linear(pixels_cyx.reshape(len(counts_cyx), -1).T, scaling.channels).T
+    shown = pixels_cyx.reshape(len(counts_cyx), -1) > 0
+    np.testing.assert_allclose(
+        linear[shown], counts_cyx.reshape(len(counts_cyx), -1)[shown], rtol=1e-4
+    )

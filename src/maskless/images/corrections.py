@@ -17,6 +17,7 @@ from maskless.images.image import Image, ImageSet
 
 if TYPE_CHECKING:
     from maskless.config import CleanSettings
+    from maskless.images.align import Alignment
     from maskless.images.spillover_correction import Spillover
 
 Correction = Callable[[Image, NDArray[np.float32]], tuple[NDArray[np.float32], list[str]]]
@@ -30,6 +31,7 @@ def prepare_corrections(
     folder: Path | None = None,
     seed: int = 0,
     spillover: Spillover | None = None,
+    onto: Alignment | None = None,
 ) -> tuple[Correction, ...]:
     """Read and fit whatever the corrections need.
 
@@ -45,6 +47,8 @@ def prepare_corrections(
         Of what is fitted.
     spillover
         Matrix to compensate with, instead of the file that the settings name.
+    onto
+        Alignment of another cohort, to whose levels these images are brought.
 
     Returns
     -------
@@ -71,4 +75,8 @@ def prepare_corrections(
         corrections.append(
             prepare_background(images, settings, tuple(corrections), folder or Path(), seed)
         )
+    if settings.align != "none":
+        from maskless.images.align import prepare_alignment
+
+        corrections.append(prepare_alignment(images, settings, tuple(corrections), folder, onto))
     return tuple(corrections)

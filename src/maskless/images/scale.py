@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskless.config import CleanSettings
     from maskless.images.corrections import Correction
 
-METHODS = ("arcsinh", "percentile", "none")
+METHODS = ("arcsinh", "percentile", "z", "none")
 
 COHORT_SAMPLE_PIXELS = 1_000_000
 """Pixels that the scaling is fitted to, in all images together."""
@@ -49,7 +49,8 @@ class Scaling:
     Attributes
     ----------
     method
-        ``"arcsinh"``: arcsinh(x / cofactor) / top; ``"percentile"`` and ``"none"``: x / top.
+        ``"arcsinh"``: arcsinh(x / cofactor) / top; ``"percentile"`` and ``"none"``: x / top;
+        ``"z"``: (x - zero) / top, 0 below.
     channels
         Names, in the order of the image's planes.
     cofactors
@@ -60,6 +61,10 @@ class Scaling:
         The divisor of each channel, after arcsinh.
     empty
         Names of channels that hold one and the same value in the whole cohort; their top is 1.
+    zeros
+        For ``"z"``: counts that become 0, the cohort's mean of each channel; top is then its
+        standard deviation. Both are of counts cut at the percentile, so that few bright pixels do
+        not set them.
     """
 
     method: str
@@ -68,6 +73,7 @@ class Scaling:
     percentile: float
     tops: tuple[float, ...]
     empty: tuple[str, ...] = ()
+    zeros: tuple[float, ...] = ()
 
     def apply(self, counts_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale an image of this cohort.
@@ -83,7 +89,13 @@ class Scaling:
             float32, >= 0, same shape; rises with the counts.
         """
         scaled_cyx = np.array(counts_cyx, dtype=np.float32)
-        for plane_yx, cofactor, top in zip(scaled_cyx, self.cofactors, self.tops, strict=True):
+        zeros = self.zeros or (0.0,) * len(self.tops)
+        for plane_yx, cofactor, top, zero in zip(
+            scaled_cyx, self.cofactors, self.tops, zeros, strict=True
+        ):
+            if zero:
+                plane_yx -= np.float32(zero)
+                np.maximum(plane_yx, 0, out=plane_yx)
             if self.method == "arcsinh":
                 plane_yx /= np.float32(cofactor)
                 np.arcsinh(plane_yx, out=plane_yx)
@@ -101,6 +113,8 @@ class Scaling:
             if self.method == "arcsinh":
                 np.sinh(column, out=column)
                 column *= self.cofactors[place]
+            if self.zeros:
+                column += self.zeros[place]
         return counts_nm
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,6 +141,7 @@ class Scaling:
                 percentile=float(content["percentile"]),
                 tops=tuple(float(value) for value in content["tops"]),
                 empty=tuple(str(name) for name in content["empty"]),
+                zeros=tuple(float(value) for value in content.get("zeros", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("this is not a stored scaling", found=repr(error)) from None
@@ -134,6 +149,8 @@ class Scaling:
         if (
             scaling.method not in METHODS
             or not len(scaling.channels) == len(scaling.cofactors) == len(scaling.tops)
+            or len(scaling.zeros) not in (0, len(scaling.channels))
+            or not all(np.isfinite(value) and value >= 0 for value in scaling.zeros)
             or not all(np.isfinite(value) and value > 0 for value in factors)
         ):
             raise InputError(
@@ -218,7 +235,13 @@ def fit_scaling(
         tops = np.arcsinh(bright / cofactors)
     elif settings.scaling == "percentile":
         tops = bright
+    zeros = np.zeros(len(names))
+    if settings.scaling == "z":
+        cut_cn = np.minimum(sample_cn, bright[:, None]).astype(np.float64)
+        zeros, tops = cut_cn.mean(axis=1), cut_cn.std(axis=1)
+        tops[tops < _TINY] = 1.0
     cofactors[constant] = tops[constant] = 1.0
+    zeros[constant] = 0.0
     return Scaling(
         method=settings.scaling,
         channels=names,
@@ -226,6 +249,7 @@ def fit_scaling(
         percentile=settings.percentile,
         tops=tuple(tops.tolist()),
         empty=tuple(name for name, same in zip(names, constant, strict=True) if same),
+        zeros=tuple(zeros.tolist()) if settings.scaling == "z" else (),
     )
 
 

@@ -15,6 +15,7 @@ from maskless.config import ReportSettings
 from maskless.errors import InputError
 from maskless.images.image import ImageSet
 from maskless.progress import log, track
+from maskless.report.align_plot import alignment_figure
 from maskless.report.assign_plot import assignment
 from maskless.report.background_plot import BackgroundSample, background_figure
 from maskless.report.curves import History, read_history, response_curves, training_curve
@@ -31,6 +32,9 @@ from maskless.report.umap_plots import umap, umap_panels
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from maskless.images.align import Alignment
+    from maskless.images.scale import Scaling
 
 MOST_TISSUES = 12
 MOST_DETECTIONS = 6
@@ -71,6 +75,7 @@ def draw_all(
     seed: int = 0,
     spillover: SpilloverSample | None = None,
     background: BackgroundSample | None = None,
+    aligned: tuple[Alignment, Scaling] | None = None,
 ) -> dict[str, Drawn]:
     """Draw every figure that the study has the data for, each as PNG and SVG.
 
@@ -90,6 +95,8 @@ def draw_all(
         Where to write; files of the same name are replaced, each whole or not at all.
     seed
         Of galleries and the order of points.
+    aligned
+        With what the images were aligned and scaled; without it there is no figure of it.
     spillover
         Pixels before and after compensation, where there was any.
     background
@@ -109,6 +116,14 @@ def draw_all(
         If the folder cannot be written to.
     """
     plans = _plans(cells, images, history, curves, settings, seed)
+    if aligned is not None and images is not None and len(aligned[0].groups) > 1:
+        plans["alignment"] = _Plan(
+            "What alignment did",
+            "The stains whose factors differ most. Each line is an image; left as measured, right "
+            "brought to one level (dotted). Peaks that part by batch before and meet after say it "
+            "was the stain; lines that differ in shape say it was the tissue.",
+            lambda: alignment_figure(images, *aligned),
+        )
     if spillover is not None and (pairs := spillover.pairs()):
         plans["spillover"] = _Plan(
             "Spillover before and after compensation",
