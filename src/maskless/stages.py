@@ -101,6 +101,8 @@ def _clean(study: Study, options: Options) -> Facts:
     removal = next((c for c in corrections if isinstance(c, BackgroundRemoval)), None)
     aligned = next((c for c in corrections if isinstance(c, Alignment)), None)
     for problem in spilled.matrix.problems if spilled else ():
+        if options.strict:
+            raise InputError(problem.rstrip("."), do="Give a matrix that holds them")
         log(problem)
     if stamped(study, "clean") == now:
         scaling = Scaling.from_dict(read_json(study.scaling_file)["scaling"])

@@ -80,6 +80,13 @@ def test_neighbours_of_a_column_that_is_missing_are_named() -> None:
     assert many[0].endswith("and 31 more.")
 
 
+def test_what_is_spilled_into_channels_that_nobody_looks_at_needs_no_warning() -> None:
+    panel = Panel((Channel("A", "Dy161"), Channel("B", "Dy164", "background", used=False)))
+    assert dysprosium().adapted(panel).problems[0].endswith("compensated: Dy164 into Dy161.")
+    panel = Panel((Channel("A", "Dy161"), Channel("B", "Ho165", "background", used=False)))
+    assert dysprosium().adapted(panel).problems == ()
+
+
 def test_panels_that_cannot_be_meant() -> None:
     with pytest.raises(InputError, match=r"none of the panel's metals.*expected some of A, B"):
         dysprosium().adapted(["A", "B"])

@@ -107,9 +107,16 @@ def clean(
     """
     # Settings are checked by a package that arrays do without.
     from maskless.config import CleanSettings
+    from maskless.images.spillover_correction import Compensation
 
     chosen = CleanSettings() if settings is None else settings
     start = None if folder is None else Path(folder)
     corrections = prepare_corrections(images, chosen, start, seed, spillover)
     scaling = fit_scaling(images, chosen, seed, corrections)
-    return images.map(lambda image: clean_image(image, chosen, scaling, corrections))
+    of_all = [p for c in corrections if isinstance(c, Compensation) for p in c.matrix.problems]
+
+    def cleaned(image: Image) -> Image:
+        done = clean_image(image, chosen, scaling, corrections)
+        return replace(done, problems=(*done.problems, *of_all))
+
+    return images.map(cleaned)

@@ -34,9 +34,8 @@ class Compensation:
     def __call__(
         self, image: Image, counts_cyx: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], list[str]]:
-        """Compensate counts; what the matrix lacks is a problem of the image."""
-        signal_cyx = compensate(counts_cyx, self.matrix.shares_cc, np.float32)
-        return signal_cyx, list(self.matrix.problems)
+        """Compensate counts; what the matrix lacks is a problem of the cohort, told once."""
+        return compensate(counts_cyx, self.matrix.shares_cc, np.float32), []
 
     def to_dict(self) -> dict[str, Any]:
         """What was applied, as plain types for JSON."""

@@ -158,14 +158,18 @@ class SpilloverMatrix:
             )
         ] = self.shares_er[np.ix_(rows, columns)]
         pairs = int(np.count_nonzero(shares_cc)) - len(metals)
-        return Adapted(shares_cc, pairs, self._lacking(metals))
+        seen = [metal for metal, c in zip(metals, channels, strict=True) if c.used]
+        return Adapted(shares_cc, pairs, self._lacking(metals, seen))
 
-    def _lacking(self, metals: Sequence[str]) -> tuple[str, ...]:
-        """Pairs of the panel that may spill and that the matrix says nothing about."""
+    def _lacking(self, metals: Sequence[str], seen: Sequence[str]) -> tuple[str, ...]:
+        """Pairs of the panel that may spill and that the matrix says nothing about.
+
+        Receivers are those that the encoder sees.
+        """
         unmeasured = [
             f"{emitter} into {receiver}"
             for emitter in metals
-            for receiver in metals
+            for receiver in seen
             if cause_of_spill(emitter, receiver)
             and (emitter not in self.emitters or receiver not in self.receivers)
         ]
