@@ -98,7 +98,7 @@ def test_a_study_compensates_records_it_and_follows_the_file(tmp_path: Path) -> 
     kept = [i for i, metal in enumerate(metals) if metal != "Dy162"]
     matrix = SpilloverMatrix(tuple(metals[i] for i in kept), metals, spillover_matrix(metals)[kept])
     write_spillover(matrix, study.folder / "matrix.csv")
-    with pytest.raises(InputError, match="lacks.*Dy162 into Dy161"):
+    with pytest.raises(InputError, match=r"lacks.*Dy162 into Dy161"):
         run_study(study.folder, last="clean", strict=True)
     run_study(study.folder, last="detect")
     record = next(r for r in study.records() if r["stage"] == "clean")
