@@ -30,6 +30,7 @@ from collections.abc import Callable
 import numpy as np
 import psutil
 import torch
+import torch._dynamo
 import views as views_benchmark
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--memory", help="run one step of this way only, and say its memory")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    torch._dynamo.config.recompile_limit = 64  # a form a size and mode; else some run uncompiled
     count = given.cells
     cells = views_benchmark.make_cells(MARKERS, len(SIZES) * count)
     for preset in given.preset:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +17,7 @@ from numpy.typing import NDArray
 from maskless.analysis.candidates import (
     EMPTY,
     empty_pools,
+    insert,
     numbers_of,
     offer_codes,
     offer_neighbours_of_neighbours,
@@ -78,6 +85,64 @@ def test_largest_sums_fit() -> None:
     found = offer_lists(codes, queries, [20], [0], 20, False)
     np.testing.assert_array_equal(found, np.sort(plain_keys(codes, queries), axis=1))
     assert (squared_norms(codes) == 512 * 127**2).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(1, 40),
+    count=st.integers(1, 60),
+    most=st.sampled_from([3, 2**62]),
+    seed=st.integers(0, 1000),
+)
+def test_inserted_keys_are_the_lowest_in_order(size: int, count: int, most: int, seed: int) -> None:
+    keys = np.random.default_rng(seed).integers(-most, most, count)
+    pool = empty_pools(1, size)[0]
+    for key in keys:
+        if key < pool[-1]:
+            insert(pool, key)
+    expected = np.sort(np.concatenate([keys, np.full(size, EMPTY)]))[:size]
+    np.testing.assert_array_equal(pool, expected)
+
+
+_OTHER_PROCESSOR = """
+import sys
+import numpy as np
+from maskless.analysis.candidates import empty_pools, offer_codes, pack
+from maskless.analysis.integer_vectors import BYTES
+assert not BYTES
+codes = np.load(sys.argv[1])
+ends = np.array([0, len(codes)])
+packed, norms = pack(codes, ends, -(-ends // 16))
+pools = empty_pools(len(codes), 9)
+numbers = np.arange(len(codes), dtype=np.int32)
+offer_codes(codes, numbers, packed, norms, 0, -(-len(codes) // 16), 0, pools, True)
+np.save(sys.argv[2], pools)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
+def test_a_processor_without_products_of_bytes_finds_the_same(tmp_path: Path) -> None:
+    codes = np.random.default_rng(3).integers(-127, 128, (70, 64)).astype(np.int8)
+    np.save(tmp_path / "codes.npy", codes)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _OTHER_PROCESSOR,
+            str(tmp_path / "codes.npy"),
+            str(tmp_path / "pools.npy"),
+        ],
+        env=os.environ
+        | {
+            "NUMBA_CPU_NAME": "x86-64-v2",
+            "NUMBA_CPU_FEATURES": "",
+            "NUMBA_CACHE_DIR": str(tmp_path),
+        },
+        check=True,
+    )
+    numbers = np.arange(len(codes), dtype=np.int32)
+    expected = offer_lists(codes, numbers, [len(codes)], [0], 9, True)
+    np.testing.assert_array_equal(np.load(tmp_path / "pools.npy"), expected)
 
 
 def test_offered_products_are_the_nearest() -> None:

@@ -22,16 +22,20 @@ from numba import njit
 from numpy.typing import NDArray
 
 from maskless.analysis.integer_vectors import (
+    GROUP,
     LANES,
-    add_products,
-    keep_below,
-    load_pairs,
+    MOVED_UP,
+    QUERIES,
+    WORDS,
+    compare_block,
     lowest_bit,
-    splat_pair,
-    zeros,
+    push_eight,
 )
+from maskless.prefetch import prefetch
 
 EMPTY = np.int64(2**63 - 1)
+_AHEAD = 3  # so many candidates ahead, points are fetched from memory
+_LINE = 16  # float32 in a cache line
 _FARTHEST = 2**31 - 1  # the distance in EMPTY, and that of the places that fill up a block
 
 
@@ -48,11 +52,16 @@ def numbers_of(pools_mp: NDArray[np.int64]) -> NDArray[np.int32]:
 @njit(nogil=True, cache=True)
 def insert(pool_p: NDArray[np.int64], key: Any) -> None:
     """Put a key that is below the last one in its place; the last one goes."""
-    place = pool_p.shape[0] - 1
+    place = pool_p.shape[0]
+    while place > 8:
+        place -= 8
+        push_eight(pool_p, place, key)
+    place -= 1
     while place > 0 and pool_p[place - 1] > key:
         pool_p[place] = pool_p[place - 1]
         place -= 1
-    pool_p[place] = key
+    if pool_p[place] > key:
+        pool_p[place] = key
 
 
 @njit(nogil=True, cache=True)
@@ -72,7 +81,7 @@ def squared_norms(codes_nd: NDArray[np.int8]) -> NDArray[np.int32]:
 def pack(
     codes_nd: NDArray[np.int8], starts_c: NDArray[np.int64], blocks_c: NDArray[np.int64]
 ) -> Any:
-    """Lay out lists of codes for :func:`offer_codes`: 16 codes side by side, two axes at a time.
+    """Lay out lists of codes for :func:`offer_codes`: 16 codes side by side, a few axes at a time.
 
     List c is codes ``starts_c[c]`` to ``starts_c[c + 1]``; it fills blocks ``blocks_c[c]`` to
     ``blocks_c[c + 1]`` of 16, the last one with codes that are farther than any.
@@ -80,10 +89,10 @@ def pack(
     Returns
     -------
     packed : NDArray
-        int8, flat: axes 2 s and 2 s + 1 of code `lane` of block b are numbers
-        ``16 d b + 32 s + 2 lane`` and the next.
+        int8, flat: axes ``g s`` and the g - 1 that follow of code `lane` of block b are numbers
+        ``16 d b + 16 g s + g lane`` and the next, g being GROUP.
     norms : NDArray
-        int32, flat: squared norms.
+        int32, flat: squared norms, which also take back that queries are moved up.
     """
     dimensions = codes_nd.shape[1]
     blocks = blocks_c[-1]
@@ -92,13 +101,13 @@ def pack(
     for c in range(starts_c.shape[0] - 1):
         for i in range(starts_c[c], starts_c[c + 1]):
             slot = blocks_c[c] * LANES + i - starts_c[c]
-            place = slot // LANES * LANES * dimensions + 2 * (slot % LANES)
+            place = slot // LANES * LANES * dimensions + GROUP * (slot % LANES)
             total = np.int32(0)
-            for d in range(0, dimensions, 2):
-                first, second = np.int32(codes_nd[i, d]), np.int32(codes_nd[i, d + 1])
-                packed[place + LANES * d] = first
-                packed[place + LANES * d + 1] = second
-                total = np.int32(total + np.int32(first * first) + np.int32(second * second))
+            for d in range(0, dimensions, GROUP):
+                for e in range(GROUP):
+                    code = np.int32(codes_nd[i, d + e])
+                    packed[place + LANES * d + e] = code
+                    total = np.int32(total + np.int32(code * np.int32(code + 2 * MOVED_UP)))
             norms[slot] = total
     return packed, norms
 
@@ -117,48 +126,38 @@ def offer_codes(  # type: ignore[no-untyped-def]
 ):
     """Offer a packed list, whose candidates are numbered from `first`, to the queries `query_q`.
 
-    Four queries at a time are compared with 16 candidates at a time. With `skip_self` a query and
+    Some queries at a time are compared with 16 candidates at a time. With `skip_self` a query and
     a candidate of the same number are the same point.
     """
     dimensions = codes_md.shape[1]
     size = pools_mp.shape[1]
     number = query_q.shape[0]
-    four = np.zeros(4 * dimensions, np.int16)
-    farthest = np.empty(4, np.int32)
-    distances = np.empty(4 * LANES, np.int32)
-    for start in range(0, number, 4):
-        for row in range(4):
+    some = np.zeros(QUERIES * dimensions, np.uint8 if GROUP == 4 else np.int16)
+    farthest = np.empty(QUERIES, np.int32)
+    distances = np.empty(QUERIES * LANES, np.int32)
+    near = np.empty(WORDS, np.uint64)
+    for start in range(0, number, QUERIES):
+        for row in range(QUERIES):
             farthest[row] = -_FARTHEST
             if start + row < number:
                 query = query_q[start + row]
                 for d in range(dimensions):
-                    four[row * dimensions + d] = codes_md[query, d]
+                    some[row * dimensions + d] = np.int32(codes_md[query, d]) + MOVED_UP
                 farthest[row] = _bound(pools_mp[query, size - 1])
         for block in range(first_block, stop_block):
-            sums_0, sums_1, sums_2, sums_3 = zeros(), zeros(), zeros(), zeros()
-            for d in range(0, dimensions, 2):
-                pairs = load_pairs(packed, (block * dimensions + d) * LANES)
-                sums_0 = add_products(sums_0, splat_pair(four, d), pairs)
-                sums_1 = add_products(sums_1, splat_pair(four, d + dimensions), pairs)
-                sums_2 = add_products(sums_2, splat_pair(four, d + 2 * dimensions), pairs)
-                sums_3 = add_products(sums_3, splat_pair(four, d + 3 * dimensions), pairs)
-            slot = block * LANES
-            near_0 = keep_below(sums_0, norms, slot, farthest[0], distances, 0)
-            near_1 = keep_below(sums_1, norms, slot, farthest[1], distances, 16)
-            near_2 = keep_below(sums_2, norms, slot, farthest[2], distances, 32)
-            near_3 = keep_below(sums_3, norms, slot, farthest[3], distances, 48)
-            near = near_0 | near_1 << np.uint64(16) | near_2 << np.uint64(32)
-            near |= near_3 << np.uint64(48)
-            while near != 0:
-                bit = lowest_bit(near)
-                near &= near - np.uint64(1)
-                query = query_q[start + bit // LANES]
-                candidate = first + (block - first_block) * LANES + bit % LANES
-                key = (np.int64(distances[bit]) << 32) | candidate
-                pool = pools_mp[query]
-                if key < pool[size - 1] and not (skip_self and candidate == query):
-                    insert(pool, key)
-                    farthest[bit // LANES] = _bound(pool[size - 1])
+            compare_block(packed, norms, block, some, dimensions, farthest, distances, near)
+            for word in range(WORDS):
+                left = near[word]
+                while left != 0:
+                    bit = word * 64 + lowest_bit(left)
+                    left &= left - np.uint64(1)
+                    query = query_q[start + bit // LANES]
+                    candidate = first + (block - first_block) * LANES + bit % LANES
+                    key = (np.int64(distances[bit]) << 32) | candidate
+                    pool = pools_mp[query]
+                    if key < pool[size - 1] and not (skip_self and candidate == query):
+                        insert(pool, key)
+                        farthest[bit // LANES] = _bound(pool[size - 1])
 
 
 @njit(nogil=True, cache=True)
@@ -275,16 +274,22 @@ def rank_exactly(  # type: ignore[no-untyped-def]
     Distances are squared ones unless `rooted`.
     """
     k = indices_mk.shape[1]
+    size = pools_mp.shape[1]
     dimensions = points_nd.shape[1]
     for query in range(start, stop):
         row = query_order_m[query]
         index = indices_mk[row]
         distance = distances_mk[row]
         filled = 0
-        for key in pools_mp[query]:
-            if key == EMPTY:
+        pool = pools_mp[query]
+        for t in range(size):
+            if pool[t] == EMPTY:
                 break
-            candidate = order_n[key & 0xFFFFFFFF]
+            if t + _AHEAD < size and pool[t + _AHEAD] != EMPTY:
+                ahead = order_n[pool[t + _AHEAD] & 0xFFFFFFFF]
+                for d in range(0, dimensions, _LINE):
+                    prefetch(points_nd, ahead * dimensions + d)
+            candidate = order_n[pool[t] & 0xFFFFFFFF]
             total = np.float32(0)
             for d in range(dimensions):
                 difference = queries_md[row, d] - points_nd[candidate, d]

@@ -72,7 +72,7 @@ def move_nodes(
     waiting = np.ones(n, np.bool_)
     head, tail, left = 0, 0, n
     links_to = np.zeros(n, np.float64)
-    near = np.empty(n, np.int32)
+    near = np.empty(n + 1, np.int32)
     while left > 0:
         u = queue[head]
         head = head + 1 if head + 1 < n else 0
@@ -82,12 +82,10 @@ def move_nodes(
         count = 0
         for e in range(starts[u], starts[u + 1]):
             v = columns[e]
-            if v != u:
-                c = labels[v]
-                if links_to[c] == 0.0:
-                    near[count] = c
-                    count += 1
-                links_to[c] += weights[e]
+            c = labels[v]
+            near[count] = c  # counts only if new: no branch, which could not be foreseen
+            count += (v != u) & (links_to[c] == 0.0)
+            links_to[c] += weights[e] if v != u else np.float32(0)
         strength = strengths[u]
         strength_of[own] -= strength
         least = GAIN * strength
@@ -140,7 +138,7 @@ def refined_parts(
             if v != u and labels[v] == labels[u]:
                 outward[u] += weights[e]
     links_to = np.zeros(n, np.float64)
-    near = np.empty(n, np.int32)
+    near = np.empty(n + 1, np.int32)
     for u in order:
         own = parts[u]
         strength = strengths[u]
@@ -150,12 +148,11 @@ def refined_parts(
         count = 0
         for e in range(starts[u], starts[u + 1]):
             v = columns[e]
-            if v != u and labels[v] == labels[u]:
-                c = parts[v]
-                if links_to[c] == 0.0:
-                    near[count] = c
-                    count += 1
-                links_to[c] += weights[e]
+            inside = (v != u) & (labels[v] == labels[u])
+            c = parts[v]
+            near[count] = c
+            count += inside & (links_to[c] == 0.0)
+            links_to[c] += weights[e] if inside else np.float32(0)
         best = own
         best_gain = GAIN * strength
         best_links = 0.0
@@ -231,7 +228,7 @@ def merge_nodes(starts: Any, columns: Any, weights: Any, parts: Any, count: int)
     for i in range(n):
         members[place[parts[i]]] = i
         place[parts[i]] += 1
-    new_columns = np.empty(len(columns), np.int32)
+    new_columns = np.empty(len(columns) + 1, np.int32)
     new_weights = np.empty(len(columns), np.float32)
     new_starts = np.zeros(count + 1, starts.dtype)
     sums = np.zeros(count, np.float64)
@@ -243,10 +240,9 @@ def merge_nodes(starts: Any, columns: Any, weights: Any, parts: Any, count: int)
             u = members[t]
             for e in range(starts[u], starts[u + 1]):
                 b = parts[columns[e]]
-                if seen_by[b] != a:
-                    seen_by[b] = a
-                    new_columns[end] = b
-                    end += 1
+                new_columns[end] = b
+                end += seen_by[b] != a
+                seen_by[b] = a
                 sums[b] += weights[e]
         for t in range(begin, end):
             new_weights[t] = sums[new_columns[t]]

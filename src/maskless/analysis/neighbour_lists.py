@@ -59,19 +59,15 @@ class Effort:
         Candidates beyond k that are ranked by exact distance.
     missed
         Share of the true neighbours of a sample that may be in other lists than those that are
-        searched, up to 100,000 points; less above, where the steps after it find less again.
+        searched; the steps after it find some of them again.
     """
 
     variance: float
     extra: int
     missed: float
 
-    def missed_of(self, n: int) -> float:
-        """Share that may be missed among n points (found so that recall stays the same)."""
-        return self.missed * min(1.0, float((100_000 / n) ** 0.3))
 
-
-USUAL = Effort(0.9, 16, 0.05)
+USUAL = Effort(0.9, 16, 0.02)
 THOROUGH = Effort(1.0, 80, 0.01)
 
 
@@ -193,7 +189,7 @@ class NeighbourLists:
         """Number of lists, nearest first, that hold the share of these true neighbours."""
         place_sc = np.argsort(self.centres.order(codes_sd), axis=1)
         needed = np.take_along_axis(place_sc, self.list_n[indices_sk], axis=1) + 1
-        covered = 1 - self.effort.missed_of(len(self.points_nd))
+        covered = 1 - self.effort.missed
         return int(np.quantile(needed, covered, method="higher"))
 
     def _rank(

@@ -86,10 +86,10 @@ def nearest_neighbours(
 
     Up to 10,000 points all pairs are compared in float32; above, candidates come from inverted
     lists (:mod:`maskless.analysis.neighbour_lists`) and are ranked by exact distance. How many
-    lists are searched follows from the true neighbours of 128 points, so that about 98 % of all are
-    found whatever the number of points. 128 other points are checked against all, and if less than
-    95 % of their neighbours were found (data without structure in many dimensions), a more thorough
-    search follows. The result is the same with any number of threads.
+    lists are searched follows from the true neighbours of 128 points, so that about 98 to 99 % of
+    all are found whatever the number of points. 128 other points are checked against all, and if
+    less than 95 % of their neighbours were found (data without structure in many dimensions), a
+    more thorough search follows. The result is the same with any number of threads.
 
     Parameters
     ----------

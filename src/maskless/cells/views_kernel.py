@@ -22,6 +22,8 @@ from numba import extending, njit, types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
+from maskless.prefetch import prefetch
+
 NOISE = 1 << 20
 """Length of the table of normal numbers, whose first numbers are repeated behind it."""
 
@@ -159,22 +161,6 @@ def _tile(typing: Any, size: Any, view: Any, pixel: Any, marker: Any) -> Any:
     return types.void(size, view, types.int64, types.int64), make
 
 
-@_intrinsic
-def _prefetch(typing: Any, values: Any, element: Any) -> Any:
-    """Ask for a line of memory that will be read soon; any place may be named."""
-
-    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *given)
-        place = builder.bitcast(place, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type] + [_INT32] * 3)
-        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        read, second_cache, data = (ir.Constant(_INT32, number) for number in (0, 2, 1))
-        builder.call(function, [place, read, second_cache, data])
-        return context.get_dummy_value()
-
-    return types.void(values, types.int64), make
-
-
 @njit(nogil=True, cache=True)
 def _find_pixels(  # type: ignore[no-untyped-def]
     position_2: NDArray[np.float64],
@@ -220,8 +206,8 @@ def _write_tiles(  # type: ignore[no-untyped-def]
         for pixel in range(0, n_pixels, TILE):
             for corner in next_corner_p[asked : asked + share]:
                 for number in range(corner, corner + n_markers, line):
-                    _prefetch(view.values, number)
-                    _prefetch(view.values, number + next_below)
+                    prefetch(view.values, number)
+                    prefetch(view.values, number + next_below)
             asked += share
             _tile(TILE, view, min(pixel, n_pixels - TILE), min(marker, n_markers - TILE))
 
