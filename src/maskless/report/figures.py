@@ -127,7 +127,7 @@ def draw_all(
     if spillover is not None and (pairs := spillover.pairs()):
         plans["spillover"] = _Plan(
             "Spillover before and after compensation",
-            "Each point is a pixel: across the channel that spills, up the one that it spills into "
+            "Where the pixels lie: across the channel that spills, up the one that it spills into "
             "(counts). Spilled ions lie along the dashed line on the left and are gone on the "
             "right; what stands above the line is real, and stays. A cloud that still rises "
             "along the line says that the matrix holds too little.",
