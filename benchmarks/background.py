@@ -217,17 +217,19 @@ def compare_on_simulated(options: argparse.Namespace) -> None:
                     continue
                 found = score_marker(counts, truth, seed)
                 rows.setdefault(f"{preset}, {density}", []).append(found)
-                least = (
-                    "below 3 %" if share < 0.03 else "3 to 30 %" if share < 0.3 else "above 30 %"
-                )
-                by_share.setdefault(f"signal {least}", []).append(found)
+                kind = "rare <3%" if share < 0.03 else "3 - 30%" if share < 0.3 else "over 30%"
+                by_share.setdefault(kind, []).append(found)
     every = [found for group in rows.values() for found in group]
     print(f"simulated: {len(every)} markers, {images} images of {size} x {size} each (means)")
     groups = {**rows, **by_share, "all": every}
-    print("  " + " " * 26 + "".join(f"{name.split(', ')[-1][:10]:>11}" for name in groups))
+    print(
+        "  "
+        + " " * 26
+        + "".join(f"{name.replace('bone_marrow', 'marrow')[:15]:>16}" for name in groups)
+    )
     for key in dict.fromkeys(key for found in every for key in found):
         means = [[f[key] for f in group if key in f] for group in groups.values()]
-        cells = "".join(f"{np.mean(m):11.3f}" if m else f"{'-':>11}" for m in means)
+        cells = "".join(f"{np.mean(m):16.3f}" if m else f"{'-':>16}" for m in means)
         print(f"  {key:<26}{cells}")
 
 
@@ -284,7 +286,7 @@ def compare_cells(options: argparse.Namespace) -> None:
             print(f"  {title:<22}{way:<24} linear {scores[0]:.3f}   kNN {scores[1]:.3f}")
 
 
-def cost() -> None:
+def cost(data: Path) -> None:
     """CPU seconds for a million pixels."""
     rng = np.random.default_rng(0)
     plane = rng.poisson(1.0, (1000, 1000)).astype(np.float32)
@@ -317,6 +319,11 @@ def cost() -> None:
         "classifier (pure noise: the deepest trees)": classifier,
         "MAUI's filter": lambda: nearest_counts(plane),
     }
+    project = data / "ilastik_project" / "TestData.ilp"
+    if project.is_file():
+        four = rng.poisson(1.0, (4, 1000, 1000))
+        read = read_ilastik_project(project)
+        ways["ilastik project, its 4 channels together"] = lambda: read.probabilities(four)
     print("cost: CPU s for a million pixels of one channel, median of 3")
     for name, way in ways.items():
         way()
@@ -344,7 +351,7 @@ def main() -> None:
     if "cells" in options.parts:
         compare_cells(options)
     if "cost" in options.parts:
-        cost()
+        cost(options.data)
     if "simulated" in options.parts:
         compare_on_simulated(options)
 

@@ -131,9 +131,14 @@ def _ask(
     shares: Any,
     result_pk: Any,
 ) -> None:
-    """Average the trees for pixels start to stop."""
+    """Average the trees for pixels start to stop.
+
+    All pixels of a block go down a tree together, a level at a time: their ways do not wait for
+    each other's, as the steps of a single way do. At a leaf a pixel stays.
+    """
     count, classes = features_fp.shape[0], shares.shape[1]
     block = np.empty((_BLOCK, count), np.float32)
+    at = np.empty(_BLOCK, np.int32)
     sums = np.empty((_BLOCK, classes), np.float64)
     for first in range(start, stop, _BLOCK):
         size = min(_BLOCK, stop - first)
@@ -142,12 +147,20 @@ def _ask(
                 block[p, f] = features_fp[f, first + p]
         sums[:] = 0.0
         for root in roots:
+            at[:size] = root
+            moved = True
+            while moved:
+                moved = False
+                for p in range(size):
+                    node = at[p]
+                    column = columns[node]
+                    if column >= 0:
+                        right = 1 - np.int32(block[p, column] < thresholds[node])
+                        at[p] = children[node, right]
+                        moved = True
             for p in range(size):
-                node = root
-                while columns[node] >= 0:
-                    node = children[node, 0 if block[p, columns[node]] < thresholds[node] else 1]
                 for k in range(classes):
-                    sums[p, k] += shares[node, k]
+                    sums[p, k] += shares[at[p], k]
         for p in range(size):
             for k in range(classes):
                 result_pk[first + p, k] = sums[p, k] / len(roots)
