@@ -263,10 +263,15 @@ def _saturated(plane_yx: NDArray[Any]) -> float:
         return at_top / plane_yx.size
     if at_top < max(10, 1e-5 * plane_yx.size) or highest <= 0:
         return 0.0
-    levels, counts = np.unique(plane_yx, return_counts=True)
-    if len(levels) < _LEAST_LEVELS:
+    # A grid of pixels tells whether there are levels at all: sorting a whole slide takes long.
+    step = max(1, int(np.sqrt(plane_yx.size / 1_000_000)))
+    if len(np.unique(plane_yx[::step, ::step])) < _LEAST_LEVELS:
         return 0.0
-    below = max(int(counts[-2]), int(counts[levels > 0.95 * highest].sum()) - at_top)
+    next_lower = plane_yx[plane_yx < plane_yx.max()].max()
+    below = max(
+        int(np.count_nonzero(plane_yx == next_lower)),
+        int(np.count_nonzero(plane_yx > 0.95 * highest)) - at_top,
+    )
     return at_top / plane_yx.size if at_top > below else 0.0
 
 
