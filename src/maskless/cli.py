@@ -248,6 +248,15 @@ def compare(
         typer.Option(help="Another study of the same cells, to compare with; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds of clusters and splits.")] = 3,
+    trainings: Annotated[
+        int, typer.Option(min=1, help="Encoders trained with different seeds, the study's among.")
+    ] = 1,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Train the paper's preset too, as a control (slow).")
+    ] = False,
+    paper_steps: Annotated[
+        int | None, typer.Option(min=1, help="Its steps; as many as the study's if left out.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare with reference labels: confusion, rediscovery, scores beside every control.
@@ -267,6 +276,9 @@ def compare(
                 masks=masks,
                 beside=tuple(beside or ()),
                 seeds=seeds,
+                trainings=trainings,
+                paper=paper,
+                paper_steps=paper_steps,
             )
         )
 

@@ -17,6 +17,7 @@ from maskless.errors import SettingsError
 
 Preset = Literal["default", "paper", "small"]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -140,8 +141,8 @@ class TrainSettings(Settings):
     view_um: tuple[Positive, ...] = Field(
         (16.0, 16.0, 14.0, 12.0), description="edges of the views of one cell"
     )
-    steps: Annotated[int, Field(ge=0)] = Field(600, description="optimiser steps (0 = untrained)")
-    cells_per_step: Annotated[int, Field(ge=2)] = Field(256, description="cells in a batch")
+    steps: Annotated[int, Field(ge=0)] = Field(300, description="optimiser steps (0 = untrained)")
+    cells_per_step: Annotated[int, Field(ge=2)] = Field(128, description="cells in a batch")
     optimizer: Literal["adamw", "lars"] = Field(
         "adamw", description="LARS as in the paper, or AdamW"
     )
@@ -159,7 +160,17 @@ class TrainSettings(Settings):
     zoom: tuple[Positive, Positive] = Field((0.9, 1.1), description="random magnification")
     rotate: bool = Field(True, description="by any angle")
     flip: bool = Field(True, description="left-right and up-down")
-    jitter_um: Annotated[float, Field(ge=0)] = Field(0.0, description="largest shift of the centre")
+    jitter_um: Annotated[float, Field(ge=0)] = Field(1.0, description="largest shift of the centre")
+    surroundings_um: tuple[NotNegative, NotNegative] = Field(
+        (3.0, 6.0),
+        description="beyond a radius drawn between these, a view shows the surroundings of another "
+        "cell; 0, 0 = its own",
+    )
+    fusion: Literal["levels", "trained"] = Field(
+        "levels",
+        description="levels = features rotated, each marker counting as its level varies; "
+        "trained = as the loss left it",
+    )
     checkpoint_seconds: Positive = Field(60.0, description="how often training is saved")
 
 
@@ -261,12 +272,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 4.6,
             "weight_decay": 1e-6,
             "gain": (0.5, 2.0),
+            "surroundings_um": (0.0, 0.0),
+            "jitter_um": 0.0,
+            "fusion": "trained",
         },
         "cluster": {"k": 8},
     },
     "small": {
         "encoder": {"width": 4},
-        "train": {"steps": 200, "cells_per_step": 128},
+        "train": {"steps": 150},
         "umap": {"epochs": 100},
     },
 }

@@ -15,6 +15,7 @@ from maskless.storage import read_json
 from maskless.study import STAGES, Study, file_hash, fingerprint
 
 if TYPE_CHECKING:
+    from maskless.config import EmbedSettings, EncoderSettings, TrainSettings
     from maskless.images import Image
 
 # Raised when a stage computes something else from the same input and settings.
@@ -57,8 +58,7 @@ def expected(
     config = study.config
     tables: list[object] = [getattr(config, stage)]
     if stage == "train":
-        train = config.train.model_dump(mode="json", exclude={"checkpoint_seconds"})
-        tables = [train, config.encoder, config.embed]
+        tables = _of_training(config.train, config.encoder, config.embed)
     if stage == "clean" and config.clean.spillover is not None:
         tables.append(_content(study.resolve(config.clean.spillover)))
     if stage == "clean" and config.clean.align not in ("none", "image"):
@@ -75,6 +75,23 @@ def expected(
             return None
         tables = [given] if stage == "train" else [*tables, given]
     return fingerprint(stage, _VERSION[stage], tables, config.seed, stamps)
+
+
+def training_fingerprint(
+    study: Study, encoder: EncoderSettings, train: TrainSettings, seed: int
+) -> str | None:
+    """Fingerprint of an encoder trained on a study's cells; None while a stage before is stale."""
+    before = expected(study, "detect")
+    if before is None:
+        return None
+    tables = _of_training(train, encoder, study.config.embed)
+    return fingerprint("train", _VERSION["train"], tables, seed, [before])
+
+
+def _of_training(
+    train: TrainSettings, encoder: EncoderSettings, embed: EmbedSettings
+) -> list[object]:
+    return [train.model_dump(mode="json", exclude={"checkpoint_seconds"}), encoder, embed]
 
 
 def stamped(study: Study, stage: str) -> str | None:

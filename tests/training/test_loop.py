@@ -262,7 +262,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 def test_no_steps_give_the_random_encoder():
-    encoder, history = train(TRAIN.model_copy(update={"steps": 0}))
+    encoder, history = train(TRAIN.model_copy(update={"steps": 0, "fusion": "trained"}))
     assert history == []
     random = Encoder(("CD3", "CD20"), ENCODER, 1.0, 3)
     assert torch.equal(encoder.stem_weight, random.stem_weight)

@@ -57,6 +57,8 @@ def test_views_of_several_sizes_are_positives_of_one_cell():
             "zoom": (1, 1),
             "gain": (1, 1),
             "noise": 0.0,
+            "jitter_um": 0.0,
+            "surroundings_um": (0, 0),
         }
     )
     pieces, rows = make(plain)._pieces(0)
@@ -64,6 +66,20 @@ def test_views_of_several_sizes_are_positives_of_one_cell():
     assert rows == [slice(0, 12), slice(12, 18)]
     assert torch.equal(pieces[0][:6], pieces[0][6:])
     assert torch.equal(pieces[0][:6, :, 1:-1, 1:-1], pieces[1])
+
+
+def test_surroundings_are_those_of_another_cell():
+    settings = TRAIN.model_copy(update={"surroundings_um": (3.0, 3.0)})
+    alone = make(settings.model_copy(update={"surroundings_um": (0.0, 0.0)}))
+    own, mixed = (torch.cat(training._pieces(0)[0]) for training in (alone, make(settings)))
+    offset = torch.arange(12) - 5.5
+    distance = torch.hypot(offset[:, None], offset)
+    change = (own - mixed).abs().amax((0, 1))
+    assert change[distance < 1].max() < 0.02  # of pixels from 0 to about 1
+    assert change[distance > 4.5].min() > 0.1
+    # Beyond the rim, every view shows another cell as that cell is seen.
+    rim = mixed[:, :, distance > 7].flatten(1)
+    assert len(torch.unique(rim, dim=0)) == len(rim)
 
 
 def test_processes_share_out_the_views_of_one_process(monkeypatch):

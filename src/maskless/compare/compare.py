@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskless.analysis.agreement import Confusion, confusion
-from maskless.compare.controls import control_tables
-from maskless.compare.reference import Matched, match_reference
-from maskless.compare.scores import TITLES, Scores, held_out_names, score_clusters, score_table
+from maskless.compare.controls import Table, control_tables, embed_matched
+from maskless.compare.reference import Matched, match_reference, simulated_by
+from maskless.compare.scores import TITLES, Scores, held_out_names, score_clusters, score_tables
+from maskless.compare.trained import (
+    Training,
+    other_seeds,
+    paper_preset,
+    random_encoders,
+    trained_encoder,
+)
 from maskless.errors import InputError
 from maskless.freshness import is_fresh
 from maskless.progress import log
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 OWN, EMBEDDING, OWN_CLUSTERS = "maskless", "maskless: embedding", "maskless: clusters of the study"
+PAPER, RANDOM, SEGMENTATION = "paper's preset", "random encoder", "segmentation: mask mean"
 _UNNAMED = "unnamed"
 
 
@@ -36,10 +44,14 @@ def compare_study(
     masks: str | None = None,
     beside: Sequence[Path] = (),
     seeds: int = 3,
+    trainings: int = 1,
+    paper: bool = False,
+    paper_steps: int | None = None,
 ) -> str:
     """Compare a study with reference labels, and the controls with it on the same cells.
 
-    Writes ``comparison.json`` and ``figures/comparison.png`` and ``.svg`` into the study.
+    Writes ``comparison.json`` and ``figures/comparison.png`` and ``.svg`` into the study; encoders
+    that it trains beside the study's own stay in ``compare/`` and are used again.
 
     Parameters
     ----------
@@ -52,7 +64,13 @@ def compare_study(
     beside
         Further studies of the same cells (the paper's preset, say), for their embeddings.
     seeds
-        How many seeds of clusters and splits; training is not repeated.
+        How many seeds of clusters and splits, and how many random encoders.
+    trainings
+        How many encoders, the study's own among them, each trained with another seed.
+    paper
+        Train the paper's preset on the same cells, as a further control.
+    paper_steps
+        Optimiser steps of the paper's preset; as many as the study's own if None.
 
     Returns
     -------
@@ -64,7 +82,6 @@ def compare_study(
     InputError
         If the study has no fresh clusters, or reference, masks or other studies do not fit.
     """
-    from maskless.encoder import load_encoder
     from maskless.report import comparison, save
     from maskless.stages import study_images
 
@@ -76,30 +93,52 @@ def compare_study(
     log(
         f"matched {counts.matched} of {counts.study} cells with {counts.reference} of the reference"
     )
-    tables = _own_tables(cells, matched)
+    centres_yx = cells.obs[["y", "x"]].to_numpy(dtype=np.float64)[matched.rows_p]
+    tables: dict[str, list[Table]] = {k: [v] for k, v in _own_tables(cells, matched).items()}
+
+    def add(names: Sequence[str], encoders: Sequence[Training]) -> None:
+        for training in encoders:
+            encoder = trained_encoder(study, images, cells, training)
+            found = embed_matched(
+                encoder, images, matched, centres_yx, study.config.embed, study.config.device
+            )
+            several = (found.embedding_ne, _flat(found.features_nck), found.activations_nc)
+            for name, table in zip(names, several, strict=False):
+                tables.setdefault(name, []).append(table)
+
+    add(list(tables), other_seeds(study, trainings - 1))
+    if paper:
+        add([PAPER], [paper_preset(study, paper_steps)])
     for other in beside:
-        tables[f"{other.name}: embedding"] = _embedding_beside(other, cells)[matched.rows_p]
-    tables |= control_tables(
-        images,
-        matched,
-        cells.obs[["y", "x"]].to_numpy(dtype=np.float64)[matched.rows_p],
-        load_encoder(study.encoder_folder),
-        study.config.embed,
-        masks,
-        study.folder,
-    )
+        tables[f"{other.name}: embedding"] = [_embedding_beside(other, cells)[matched.rows_p]]
+    controls = control_tables(images, matched, centres_yx, masks, study.folder)
+    tables |= {name: [table] for name, table in controls.items()}
+    segmented = _segmentation(study, matched, centres_yx)
+    if segmented is not None:
+        tables[SEGMENTATION] = [segmented]
+    add([RANDOM, f"{RANDOM}, features"], random_encoders(study, seeds))
     seed_list = range(study.config.seed, study.config.seed + seeds)
     clusters = cells.obs["cluster"].astype(str).to_numpy(dtype=np.str_)[matched.rows_p]
     results: dict[str, Scores] = {OWN_CLUSTERS: score_clusters(clusters, matched, seed_list)}
-    for name, table in tables.items():
-        log(f"scoring {name} {table.shape}")
-        results[name] = score_table(table, matched, study.config.cluster, seed_list)
+    by_encoder: dict[str, list[Scores]] = {}
+    for name, several in tables.items():
+        log(f"scoring {name} {several[0].shape}")
+        results[name], by_encoder[name] = score_tables(
+            several, matched, study.config.cluster, seed_list, paired=len(several) > 1
+        )
     named, naming = _names(cells, clusters, matched, study.config.seed)
     found = confusion(named, matched.label_p)
     sentence = _sentence(results)
+    made = simulated_by(reference)
+    if made is not None:
+        sentence = f"Simulated tissue: the reference is the simulation's truth. {sentence}"
     write_json(
         study.folder / "comparison.json",
-        _record(matched, results, found, naming, sentence, reference, label, list(seed_list)),
+        {
+            **_record(matched, results, found, naming, sentence, reference, label, list(seed_list)),
+            "scores_by_encoder": {k: v for k, v in by_encoder.items() if len(v) > 1},
+            "simulated": made is not None,
+        },
     )
     figure = comparison(found, results, TITLES, naming, sentence)
     for kind in ("png", "svg"):
@@ -129,6 +168,31 @@ def _own_tables(cells: AnnData, matched: Matched) -> dict[str, NDArray[np.float3
         f"{OWN}: features": np.asarray(cells.obsm["X_features"], np.float32)[rows],
         f"{OWN}: activations": np.asarray(cells.X, np.float32)[rows][:, used],
     }
+
+
+def _segmentation(study: Study, matched: Matched, centres_yx: NDArray[np.float64]) -> Table | None:
+    """Means over the masks of `maskless segment`, of each cell the nearest; None without them."""
+    from scipy.spatial import cKDTree
+
+    from maskless.segmentation import read_segmentation, segmentation_state
+
+    if segmentation_state(study) != "up to date":
+        return None
+    masks = read_segmentation(study)
+    used = masks.var["used"].to_numpy(dtype=bool)
+    means = np.asarray(masks.X, np.float32)[:, used]
+    table = np.zeros((len(centres_yx), means.shape[1]), np.float32)
+    of_image = masks.obs["image"].astype(str).to_numpy()
+    for name in matched.images:
+        rows, its = np.flatnonzero(matched.image_p == name), np.flatnonzero(of_image == name)
+        if len(its):
+            near = cKDTree(masks.obs[["y", "x"]].to_numpy(float)[its]).query(centres_yx[rows])[1]
+            table[rows] = means[its[near]]
+    return table
+
+
+def _flat(features_nck: NDArray[np.float32]) -> Table:
+    return features_nck.reshape(len(features_nck), -1)
 
 
 def _embedding_beside(folder: Path, cells: AnnData) -> NDArray[np.float32]:

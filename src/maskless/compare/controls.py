@@ -1,4 +1,4 @@
-"""What stands beside the embedding: representations of the same cells that need no training.
+"""What stands beside the embedding: representations of the same cells.
 
 Axes: P = cells, C = markers in use, D = dimensions.
 """
@@ -19,7 +19,8 @@ from maskless.encoder import Encoder
 from maskless.errors import InputError
 from maskless.images.image import Image, ImageSet
 from maskless.progress import track
-from maskless.training import embed_cells
+from maskless.segmentation import measure_masks
+from maskless.training import Embedded, embed_cells
 
 if TYPE_CHECKING:
     from maskless.config import EmbedSettings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 DISC_UM = 4.0
 RINGS_UM = (0.0, 2.0, 4.0, 6.0)
 RAW_UM = 8.0
-_RANDOM_SEED = 2**31 - 1  # of weights that no training starts from
 
 Table = NDArray[np.float32]
 
@@ -36,12 +36,10 @@ def control_tables(
     images: ImageSet,
     matched: Matched,
     centres_yx: NDArray[np.float64],
-    encoder: Encoder,
-    settings: EmbedSettings,
     masks: str | None,
     folder: Path,
 ) -> dict[str, Table]:
-    """Every control of the matched cells, by name.
+    """Every control of the matched cells that takes no encoder, by name.
 
     Parameters
     ----------
@@ -51,10 +49,6 @@ def control_tables(
         The cells.
     centres_yx
         Where the study has them, pixels, (P, 2).
-    encoder
-        The trained one: the random encoder has its shape.
-    settings
-        Size of the views.
     masks
         Path with ``{image}`` of label masks whose numbers are the reference's cell_id; None = no
         means over masks.
@@ -64,7 +58,7 @@ def control_tables(
     Returns
     -------
     dict
-        Tables (P, D): disc mean, disc + rings, raw pixels, mask mean (with masks), random encoder.
+        Tables (P, D): disc mean, disc + rings, raw pixels, mask mean (with masks).
     """
     parts: dict[str, list[tuple[NDArray[np.intp], Table]]] = {}
     used = images.panel.used
@@ -82,20 +76,25 @@ def control_tables(
             "raw pixels": raw_pixels(image, centres_yx[rows]),
         }
         if masks is not None:
-            mask_yx = read_mask(find_given(masks, whole, folder), whole)
+            mask_yx = read_mask(find_given(masks, whole, folder, "--masks"), whole)
             made["mask mean"] = mask_means(image, mask_yx, matched.id_p[rows])
         for key, table in made.items():
             parts.setdefault(key, []).append((rows, table))
-    tables = {key: _in_order(pieces) for key, pieces in parts.items()}
-    random = Encoder(encoder.markers, encoder.settings, encoder.pixel_um, _RANDOM_SEED)
-    random.activation.load_state_dict(encoder.activation.state_dict())  # asked for, not used here
+    return {key: _in_order(pieces) for key, pieces in parts.items()}
+
+
+def embed_matched(
+    encoder: Encoder,
+    images: ImageSet,
+    matched: Matched,
+    centres_yx: NDArray[np.float64],
+    settings: EmbedSettings,
+    device: str = "auto",
+) -> Embedded:
+    """Embed the matched cells with an encoder; arguments as for :func:`control_tables`."""
     place = {name: index for index, name in enumerate(images.names)}
-    found = embed_cells(
-        random, images, np.array([place[name] for name in matched.image_p]), centres_yx, settings
-    )
-    tables["random encoder"] = found.embedding_ne
-    tables["random encoder, features"] = found.features_nck.reshape(len(centres_yx), -1)
-    return tables
+    image_index = np.array([place[name] for name in matched.image_p])
+    return embed_cells(encoder, images, image_index, centres_yx, settings, device=device)
 
 
 def mask_means(image: Image, mask_yx: NDArray[Any], ids_p: NDArray[np.intp]) -> Table:
@@ -106,8 +105,10 @@ def mask_means(image: Image, mask_yx: NDArray[Any], ids_p: NDArray[np.intp]) -> 
     InputError
         If the mask lacks a cell of the reference.
     """
-    size = np.bincount(mask_yx.ravel(), minlength=int(ids_p.max(initial=0)) + 1)
-    lacking = (ids_p < 1) | (size[ids_p] == 0)
+    found = measure_masks(image.pixels_cyx, mask_yx)
+    row = np.searchsorted(found.label_n, ids_p)
+    row[row == len(found.label_n)] = 0
+    lacking = found.label_n[row] != ids_p if len(found.label_n) else np.ones(len(ids_p), np.bool_)
     if lacking.any():
         raise InputError(
             f"the mask lacks {int(lacking.sum())} of {len(ids_p)} cells of the reference",
@@ -115,11 +116,7 @@ def mask_means(image: Image, mask_yx: NDArray[Any], ids_p: NDArray[np.intp]) -> 
             expected="labels equal to the column cell_id",
             found=f"no cell {ids_p[lacking.argmax()]}",
         )
-    means = [
-        np.bincount(mask_yx.ravel(), np.asarray(plane_yx).ravel(), len(size))[ids_p] / size[ids_p]
-        for plane_yx in image.pixels_cyx
-    ]
-    return np.stack(means, axis=1).astype(np.float32)
+    return found.means_nc[row]
 
 
 def raw_pixels(image: Image, centres_yx: NDArray[np.float64]) -> Table:

@@ -17,12 +17,15 @@ from maskless.analysis.matching import match_centres
 from maskless.analysis.probes import tissue_blocks
 from maskless.cells.given import PLACEHOLDER
 from maskless.errors import InputError
+from maskless.storage import read_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
     from maskless.images import ImageSet
+
+_MADE_BY_SIMULATION = ("simulation.json", "truth.json")
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,23 @@ def match_reference(
         group_p,
         by_image,
     )
+
+
+def simulated_by(reference: str) -> dict[str, Any] | None:
+    """What `maskless simulate` left beside a reference that it made; None for any other.
+
+    It is looked for in the reference's folder and the two above.
+    """
+    folders = [folder for folder in Path(reference).parents if PLACEHOLDER not in str(folder)]
+    for folder in folders[:3]:
+        for name in _MADE_BY_SIMULATION:
+            try:
+                content = read_json(folder / name)
+            except InputError:
+                continue
+            if content.get("simulated") is True:
+                return content
+    return None
 
 
 def _tables(reference: str, label: str, names: list[str]) -> dict[str, DataFrame]:

@@ -81,6 +81,44 @@ def score_table(
     return scores
 
 
+def score_tables(
+    tables: Sequence[NDArray[np.float32]],
+    matched: Matched,
+    settings: ClusterSettings,
+    seeds: Sequence[int],
+    *,
+    paired: bool = False,
+) -> tuple[Scores, list[Scores]]:
+    """Score a representation of which there are several, by encoders of different seeds.
+
+    Parameters
+    ----------
+    tables
+        One an encoder, each as for :func:`score_table`.
+    matched, settings, seeds
+        See :func:`score_table`.
+    paired
+        Encoder i takes only seed i (of clusters and splits), instead of all of them.
+
+    Returns
+    -------
+    scores, by_table
+        Mean over the tables, with the standard deviation over them (``_sd``); and those of each.
+        The spread of a single table is that over seeds of clusters and splits.
+    """
+    by_table = [
+        score_table(table, matched, settings, [seeds[t % len(seeds)]] if paired else seeds)
+        for t, table in enumerate(tables)
+    ]
+    if len(by_table) == 1:
+        return by_table[0], by_table
+    scores: Scores = {}
+    for key in (key for key in by_table[0] if not key.endswith("_sd")):
+        values = [found[key] for found in by_table]
+        scores |= {key: float(np.mean(values)), f"{key}_sd": float(np.std(values))}
+    return scores, by_table
+
+
 def held_out_names(clusters_p: NDArray[np.str_], matched: Matched, seed: int) -> NDArray[np.str_]:
     """Name each cell after its cluster, each half of the groups with names from the other half.
 

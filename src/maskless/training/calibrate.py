@@ -1,8 +1,9 @@
-"""Calibration of an encoder's activations on the images it was trained on."""
+"""What follows training: activations calibrated, the embedding composed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from maskless.cells.atlas import Atlas
 from maskless.cells.views import gather_views, view_size_px
 from maskless.encoder.activation import fit_activation
 from maskless.encoder.model import Encoder
+from maskless.training.fusion import compose_fusion
 
 _VIEWS = 4000
 _BATCH = 256
@@ -26,13 +28,14 @@ def calibrate(
     centres_yx: NDArray[np.floating],
     view_um: float,
     seed: int,
+    fusion: Literal["levels", "trained"],
 ) -> None:
-    """Fit the activations to views of up to 4,000 cells and as many random places.
+    """Fit activations and embedding to views of up to 4,000 cells and as many random places.
 
     Parameters
     ----------
     encoder
-        Only its activations change.
+        Its activations change, and its fusion if that is to be composed.
     atlas
         Images, with a margin of at least half a view.
     image_index_n, centres_yx
@@ -41,6 +44,8 @@ def calibrate(
         Edge of the views that are to be embedded, in micrometres.
     seed
         Fixes which cells and places are taken.
+    fusion
+        "levels": compose it, see :mod:`maskless.training.fusion`; "trained": leave it.
     """
     size_px = view_size_px(view_um, atlas.pixel_um)
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAM)))
@@ -53,6 +58,9 @@ def calibrate(
         _views(atlas, image_index_n[cells], centres_yx[cells], size_px),
         _views(atlas, *places, size_px),
     )
+    if fusion == "levels" and len(cells) > 1:
+        views = _views(atlas, image_index_n[cells], centres_yx[cells], size_px)
+        compose_fusion(encoder, views, seed)
     encoder.train(training)
 
 

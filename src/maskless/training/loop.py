@@ -135,7 +135,7 @@ def train_encoder(
     if stopped:
         stop_for(interruption.signal_number or signal.SIGINT)
     encoder.cpu()
-    calibrate(encoder, atlas, index_n, points_yx, embed_view_um, seed)
+    calibrate(encoder, atlas, index_n, points_yx, embed_view_um, seed, settings.fusion)
     return encoder.eval(), history
 
 
@@ -158,7 +158,11 @@ def _check_agreement(ranks: Ranks, steps_done: int) -> None:
 
 
 def _identity(encoder_settings: EncoderSettings, training: Training) -> dict[str, Any]:
-    """What makes a training this one: a checkpoint of any other is not used."""
+    """What makes a training this one: a checkpoint of any other is not used.
+
+    The embedding is composed after it.
+    """
+    not_trained = {"checkpoint_seconds", "fusion"}
     atlas = training.atlas
     digest = hashlib.sha256()
     every = max(1, atlas.values.size >> 20)  # a million pixels tell one cohort from another
@@ -175,7 +179,7 @@ def _identity(encoder_settings: EncoderSettings, training: Training) -> dict[str
         "markers": list(atlas.markers),
         "images": list(atlas.image_names),
         "encoder": encoder_settings.model_dump(mode="json"),
-        "train": training.settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+        "train": training.settings.model_dump(mode="json", exclude=not_trained),
         "seed": training.seed,
         "cells": digest.hexdigest()[:16],
     }

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Views that pass the encoder together: each pass packs the weights once.
 _PIECE = {"cpu": 256, "cuda": 8192}
 _GRAPH_BYTES = 2 << 30  # of activations kept from forward to backward
+_RIM_UM = 0.5  # over which a cell gives way to the surroundings of another
 _STREAM = 0x7A1  # keeps the draws apart from those of other stages with the same seed
 
 
@@ -155,6 +156,8 @@ class Training:
             bounds = [len(cell_v) * i // self.ranks.count for i in range(self.ranks.count + 1)]
             mine = slice(bounds[self.ranks.number], bounds[self.ranks.number + 1])
             views = self._gather(cell_v[mine], size_px, _some(how, mine))
+            if self.settings.surroundings_um[1] > 0:
+                views = self._transplanted(rng, cell_b, count, size_px, views, mine, how)
             length = _PIECE[self.device.type]
             pieces += torch.split(views, length)
             for start in range(mine.start, mine.stop, length):
@@ -167,6 +170,32 @@ class Training:
         if self.device_atlas is not None:
             return gather_views_on(self.device_atlas, *which)
         return torch.from_numpy(gather_views(self.atlas, *which)).to(self.device)
+
+    def _transplanted(
+        self,
+        rng: np.random.Generator,
+        cell_b: NDArray[np.int64],
+        count: int,
+        size_px: int,
+        views: Tensor,
+        mine: slice,
+        how: Augmentations,
+    ) -> Tensor:
+        """Views whose surroundings are those of another cell of the batch, drawn for each view.
+
+        Else the surroundings tell one cell from all others, and the encoder would learn them. A
+        cell keeps what lies within a radius drawn for each view.
+        """
+        other_v = np.concatenate([rng.permutation(cell_b) for _ in range(count)])
+        radius_v = rng.uniform(*self.settings.surroundings_um, len(other_v))
+        offset = np.arange(size_px) - (size_px - 1) / 2
+        distance_um = self.settings.pixel_um * np.hypot(offset[:, None], offset)
+        beyond_vss = (distance_um - radius_v[:, None, None]) / _RIM_UM
+        own_v1ss = (1 / (1 + np.exp(beyond_vss))).astype(np.float32)[:, None]
+        others = self._gather(other_v[mine], size_px, _some(how, mine))
+        # Not lerp: it rounds differently for different numbers of views.
+        own = torch.from_numpy(own_v1ss[mine]).to(views.device)
+        return others + own * (views - others)
 
     def _backward(self, pieces: list[Tensor], rows: list[slice]) -> float:
         """Loss of a batch; gradients are added to the parameters.

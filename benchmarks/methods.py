@@ -1,0 +1,174 @@
+"""The study of methods: what makes an embedding good, on real and simulated tissue.
+
+    python benchmarks/methods.py data --sets spleen codex --rows controls default "random encoder"
+    python benchmarks/methods.py data --results methods.jsonl    # everything; goes on if stopped
+
+Cells are detected and matched with the reference; encoders are trained without labels on all cells
+of the set. Clusters are PhenoGraph, named on one half of the images (blocks of tissue where there
+is one image) and scored on the other; probes are split in the same way. Every control stands in the
+same table. The settings of the default were chosen on these sets: expect less on others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from method_sets import SETS, DataSet, Table, controls, open_set, positivity_auc
+from torch.nn import functional
+
+import maskless as mx
+from maskless.compare.scores import score_table
+from maskless.config import PRESETS, ClusterSettings, resolve
+from maskless.training import step
+
+FULL, NO_GAIN, OFF = (0.5, 2.0), (1.0, 1.0), (0.0, 0.0)
+PAPER = {
+    "encoder": PRESETS["paper"]["encoder"],
+    "train": {**PRESETS["paper"]["train"], "steps": 300, "cells_per_step": 128},
+}
+# What differs from the default, a row each.
+ROWS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "random encoder": {"train": {"steps": 0}},
+    "paper's preset, 300 steps": PAPER,
+    "own surroundings": {"train": {"surroundings_um": OFF}},
+    "surroundings beyond 2.5 to 4 um": {"train": {"surroundings_um": (2.5, 4.0)}},
+    "surroundings beyond 4 to 8 um": {"train": {"surroundings_um": (4.0, 8.0)}},
+    "no jitter": {"train": {"jitter_um": 0.0}},
+    "gain 0.5 to 2": {"train": {"gain": FULL}},
+    "one gain a view, 0.5 to 2": {"train": {"gain": FULL, "gain_per_marker": False}},
+    "no gain": {"train": {"gain": NO_GAIN}},
+    "no noise": {"train": {"noise": 0.0}},
+    "noise to 0.3": {"train": {"noise": 0.3}},
+    "no rotation": {"train": {"rotate": False}},
+    "views 12, 12, 10, 8 um": {
+        "train": {"view_um": (12.0, 12.0, 10.0, 8.0)},
+        "embed": {"view_um": 12.0},
+    },
+    "two views": {"train": {"view_um": (16.0, 14.0)}},
+    "temperature 0.1": {"train": {"temperature": 0.1}},
+    "temperature 0.5": {"train": {"temperature": 0.5}},
+    "VICReg": {"loss": "vicreg"},
+    "no projection head": {"train": {"projection": False}},
+    "LARS 4.6": {
+        "train": {"optimizer": "lars", "learning_rate": 4.6, "weight_decay": 1e-6},
+    },
+    "100 steps": {"train": {"steps": 100}},
+    "1,000 steps x 256 cells": {"train": {"steps": 1000, "cells_per_step": 256}},
+    "width 4": {"encoder": {"width": 4}},
+    "width 16": {"encoder": {"width": 16}},
+    "one block": {"encoder": {"blocks": (1,)}},
+    "two stages": {"encoder": {"blocks": (1, 1)}},
+    "stem stride 1": {"encoder": {"stem_stride": 1}},
+    "kernel 5": {"encoder": {"kernel": 5}},
+    "no norm": {"encoder": {"norm": "none"}},
+    "mean pooling": {"encoder": {"pooling": "mean"}},
+    "pooling sigma 3 um": {"encoder": {"pooling_radius_um": 3.0}},
+    "fusion as trained": {"train": {"fusion": "trained"}},
+}
+SHOWN = ("linear_macro_f1", "knn_macro_f1", "held_out_macro_f1", "ari", "ami")
+
+
+def vicreg(
+    z_vd: torch.Tensor, cells: int, temperature: float, share: tuple[int, int]
+) -> torch.Tensor:
+    """VICReg (Bardes 2022, arXiv:2105.04906) over all pairs of views, its weights 25, 25, 1."""
+    views = z_vd.view(-1, cells, z_vd.shape[1])
+    middle = views.mean(0, keepdim=True)
+    apart = ((views - middle) ** 2).mean() * 2 * len(views) / max(len(views) - 1, 1)
+    centred = views - views.mean(1, keepdim=True)
+    spread = torch.sqrt(centred.var(1) + 1e-4)
+    covariance = torch.einsum("vbi,vbj->vij", centred, centred) / (cells - 1)
+    square = (covariance**2).sum((1, 2)) - (torch.diagonal(covariance, 0, 1, 2) ** 2).sum(1)
+    return 25 * apart + 25 * functional.relu(1 - spread).mean() + (square / z_vd.shape[1]).mean()
+
+
+def trained(data: DataSet, name: str, seed: int) -> tuple[dict[str, Table], float]:
+    """Embedding, features and activations of the matched cells, and CPU seconds of training."""
+    tables = dict(ROWS[name])
+    loss = tables.pop("loss", None)
+    config = resolve(tables)
+    usual, start = step.nt_xent, time.process_time()
+    try:
+        if loss == "vicreg":
+            step.nt_xent = vicreg  # type: ignore[assignment]
+        encoder = mx.train(
+            data.images,
+            data.cells,
+            config.encoder,
+            config.train,
+            embed_view_um=config.embed.view_um,
+            seed=seed,
+        )
+    finally:
+        step.nt_xent = usual
+    seconds = time.process_time() - start
+    chosen = data.cells[data.matched.rows_p].copy()
+    found = mx.embed(encoder, data.images, chosen, config.embed)
+    return {
+        "": found.obsm["X_embedding"],
+        ", features": found.obsm["X_features"],
+        ", activations": np.asarray(found.X)[:, data.images.panel.used],
+    }, seconds
+
+
+def results(data: DataSet, rows: list[str], seeds: list[int]) -> Iterator[dict[str, Any]]:
+    """Scores of each control and row."""
+
+    def scored(name: str, table: Table, seed: int, **more: Any) -> dict[str, Any]:
+        scores = score_table(table, data.matched, ClusterSettings(), [seed, seed + 1])
+        if data.name.startswith("simulated") and table.shape[1] == data.images.panel.used.sum():
+            more["auc"] = positivity_auc(data, table)
+        kept = {key: round(scores[key], 4) for key in SHOWN}
+        return {"set": data.name, "row": name, "seed": seed, **kept, **more}
+
+    if "controls" in rows:
+        for name, table in controls(data).items():
+            for seed in seeds:
+                yield scored(name, table, seed)
+    for name in (row for row in rows if row != "controls"):
+        for seed in seeds:
+            tables, seconds = trained(data, name, seed)
+            for what, table in tables.items():
+                if not what or name in ("default", "random encoder"):
+                    yield scored(name + what, table, seed, train_cpu_s=round(seconds, 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder of the real images")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    every = ["controls", *ROWS]
+    parser.add_argument("--rows", nargs="+", choices=every, default=every)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--results", type=Path, default=Path("methods.jsonl"))
+    parser.add_argument("--scratch", type=Path, default=Path("methods-scratch"))
+    arguments = parser.parse_args()
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    lines = arguments.results.read_text().splitlines() if arguments.results.exists() else []
+    done = {(r["set"], r["row"], r["seed"]) for r in map(json.loads, lines)}
+    for name in arguments.sets:
+        data = open_set(name, arguments.data, arguments.scratch)
+        print(f"{name}: {len(data.matched.rows_p)} labelled cells", flush=True)
+        for seed in arguments.seeds:
+            left = [
+                row
+                for row in arguments.rows
+                if (name, "disc mean" if row == "controls" else row, seed) not in done
+            ]
+            for result in results(data, left, [seed]):
+                with arguments.results.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                shown = "".join(f"{result[key]:>8.3f}" for key in SHOWN)
+                print(f"{result['row']:<36}{seed:>3}{shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
