@@ -54,7 +54,7 @@ def open_set(name: str, data: Path, scratch: Path) -> DataSet:
         masks, without = "{image}/mask_labelled.tif", ("background/non-cell",)
     elif name == "codex":
         folder = data / "codex_lymph_node"
-        paths, label, masks = [folder / "image.ome.tif"], "label_id", "mask.tif"
+        paths, label, masks = [folder / "image.ome.tif"], "label_id", "../{image}/mask.tif"
         labelled = scratch / "codex.csv"
         pd.read_csv(folder / "cells.csv").dropna().to_csv(labelled, index=False)
         reference = str(labelled)
@@ -82,7 +82,7 @@ def controls(data: DataSet) -> dict[str, Table]:
 
 
 def _over_images(data: DataSet, measure) -> Table:
-    table = np.zeros((len(data.matched.rows_p), int(data.images.panel.used.sum())), np.float32)
+    table = np.zeros((len(data.matched.rows_p), len(data.images.panel.markers)), np.float32)
     for name in data.matched.images:
         rows = np.flatnonzero(data.matched.image_p == name)
         table[rows] = measure(data, name, data.centres_yx[rows])

@@ -124,7 +124,7 @@ def results(data: DataSet, rows: list[str], seeds: list[int]) -> Iterator[dict[s
 
     def scored(name: str, table: Table, seed: int, **more: Any) -> dict[str, Any]:
         scores = score_table(table, data.matched, ClusterSettings(), [seed, seed + 1])
-        if data.name.startswith("simulated") and table.shape[1] == data.images.panel.used.sum():
+        if data.name.startswith("simulated") and table.shape[1] == len(data.images.panel.markers):
             more["auc"] = positivity_auc(data, table)
         kept = {key: round(scores[key], 4) for key in SHOWN}
         return {"set": data.name, "row": name, "seed": seed, **kept, **more}

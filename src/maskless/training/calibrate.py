@@ -53,14 +53,14 @@ def calibrate(
     places = _random_places(atlas, rng)
     training = encoder.training
     encoder.eval()
+    if fusion == "levels" and len(cells) > 1:
+        views = _views(atlas, image_index_n[cells], centres_yx[cells], size_px)
+        compose_fusion(encoder, views, seed)
     fit_activation(
         encoder,
         _views(atlas, image_index_n[cells], centres_yx[cells], size_px),
         _views(atlas, *places, size_px),
     )
-    if fusion == "levels" and len(cells) > 1:
-        views = _views(atlas, image_index_n[cells], centres_yx[cells], size_px)
-        compose_fusion(encoder, views, seed)
     encoder.train(training)
 
 

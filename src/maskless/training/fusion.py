@@ -33,14 +33,15 @@ Array = NDArray[np.float64]
 def compose_fusion(encoder: Encoder, views: Iterable[Tensor], seed: int) -> None:
     """Compose the fusion of an encoder from what its features say of plain views.
 
-    The embedding's centre comes to lie at 0. With no more features than dimensions (C K <= E) its
+    Features come to have the mean 0, so contributions and embedding are what parts a cell from the
+    average one; the bias is 0. With no more features than dimensions (C K <= E) its
     distances are those of the scaled features, exactly; otherwise but for the directions in which
     the cells vary least.
 
     Parameters
     ----------
     encoder
-        Its fusion changes; features and activations stay.
+        Its fusion and the constants of its features change. Activations are to be fitted after.
     views
         Batches (cells, C, H, W) of plain views, of at least two cells together.
     seed
@@ -63,10 +64,11 @@ def compose_fusion(encoder: Encoder, views: Iterable[Tensor], seed: int) -> None
     size = np.sqrt((levels_nc.std(0) ** 2).sum())
     fusion_fe /= size if size > 0 else 1.0
     with torch.no_grad():
+        encoder.feature_bias -= torch.from_numpy(middle_ck).float()
         encoder.fusion_weight.copy_(
             torch.from_numpy(fusion_fe).view_as(encoder.fusion_weight).float()
         )
-        encoder.fusion_bias.copy_(torch.from_numpy(-middle_ck.ravel() @ fusion_fe).float())
+        encoder.fusion_bias.zero_()
 
 
 def _measured(encoder: Encoder, views: Iterable[Tensor]) -> tuple[Array, Array]:
