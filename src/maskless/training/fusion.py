@@ -64,7 +64,7 @@ def compose_fusion(encoder: Encoder, views: Iterable[Tensor], seed: int) -> None
     size = np.sqrt((levels_nc.std(0) ** 2).sum())
     fusion_fe /= size if size > 0 else 1.0
     with torch.no_grad():
-        encoder.feature_bias -= torch.from_numpy(middle_ck).float()
+        encoder.feature_bias.sub_(torch.from_numpy(middle_ck).float())
         encoder.fusion_weight.copy_(
             torch.from_numpy(fusion_fe).view_as(encoder.fusion_weight).float()
         )
