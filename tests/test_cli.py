@@ -78,13 +78,33 @@ def test_the_commands_and_their_options_are_what_people_rely_on() -> None:
         "info": [],
         "segment": ["--quiet"],
         "spillover": ["--all-pairs", "--metal", "--out"],
+        "subcluster": [
+            "--by",
+            "--k",
+            "--markers",
+            "--min-size",
+            "--of",
+            "--quiet",
+            "--resolution",
+        ],
         "simulate": ["--density", "--images", "--preset", "--quiet", "--seed", "--size-px"],
     }
 
 
 @pytest.mark.parametrize(
     "command",
-    ["assign", "demo", "init", "run", "explain", "info", "simulate", "spillover", *STAGES],
+    [
+        "assign",
+        "demo",
+        "subcluster",
+        "init",
+        "run",
+        "explain",
+        "info",
+        "simulate",
+        "spillover",
+        *STAGES,
+    ],
 )
 def test_every_command_shows_an_example(command: str) -> None:
     import typer.main

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from maskless.segmentation import segment
     from maskless.simulate import simulate
     from maskless.staining import quality
+    from maskless.subclusters import subcluster
 
 __all__ = [
     "CleanSettings",
@@ -90,6 +91,7 @@ __all__ = [
     "save_encoder",
     "segment",
     "simulate",
+    "subcluster",
     "train",
     "umap",
     "write_spillover",
@@ -128,6 +130,7 @@ _HOME = {
     "save_encoder": "encoder",
     "segment": "segmentation",
     "simulate": "simulate",
+    "subcluster": "subclusters",
     "train": "pipeline",
     "umap": "pipeline",
     "write_spillover": "images",

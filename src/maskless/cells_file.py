@@ -7,9 +7,12 @@ it the fingerprint of what they were made from.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from maskless.errors import InputError
 from maskless.storage import atomic_path
@@ -61,6 +64,56 @@ def write_cells(cells: AnnData, path: Path) -> None:
     )
     with atomic_path(path) as temporary:
         ordered.write_h5ad(temporary, compression="lzf")
+
+
+def write_columns(path: Path, columns: Mapping[str, Any], cells: int) -> None:
+    """Change columns of ``obs``, atomically, the rest of the file untouched.
+
+    Parameters
+    ----------
+    path
+        cells.h5ad; it is copied, changed and renamed.
+    columns
+        Name to values (pandas categorical or array), or None to take the column away.
+    cells
+        How many cells the file should have.
+
+    Raises
+    ------
+    InputError
+        If the file does not hold so many cells.
+    StudyError
+        If it cannot be written.
+    """
+    import h5py
+    from anndata.io import write_elem
+
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as content:
+            obs = content["obs"]
+            found = len(obs[_text(obs.attrs["_index"])])
+            if found != cells:
+                raise InputError(
+                    "these are not the cells that were named",
+                    file=path,
+                    expected=f"{cells} cells",
+                    found=str(found),
+                )
+            order = [_text(name) for name in obs.attrs["column-order"]]
+            for name, values in columns.items():
+                if values is not None:
+                    write_elem(obs, name, values)
+                    order += [] if name in order else [name]
+                elif name in obs:
+                    del obs[name]
+                    order.remove(name)
+            kept = np.array(order, dtype=object)
+            obs.attrs.create("column-order", kept, dtype=h5py.string_dtype())
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def stage_stamps(path: Path) -> dict[str, str]:

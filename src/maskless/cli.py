@@ -325,6 +325,44 @@ def assign(
 
 
 @app.command()
+def subcluster(
+    study: StudyFolder,
+    of: Annotated[
+        str, typer.Option("--of", metavar="NAME", help="A phenotype, or a cluster's number.")
+    ],
+    markers: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare cells by this marker only; may be repeated."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Column of obs that holds NAME, where several do.")
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Nearest neighbours.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Higher gives more parts.")] = None,
+    min_size: Annotated[int | None, typer.Option(min=1, help="Smaller parts are unknown.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Divide one phenotype or cluster with PhenoGraph: obs["subcluster"], figures, report.
+
+    Example: maskless subcluster spleen --of "T cell" --markers CD4 --markers CD8a
+    """
+    from maskless.subclusters import subcluster_study
+
+    with _shown(quiet):
+        print(
+            subcluster_study(
+                study,
+                of,
+                markers=tuple(m.strip() for item in markers or () for m in item.split(",")),
+                by=by,
+                k=k,
+                resolution=resolution,
+                min_size=min_size,
+            )
+        )
+
+
+@app.command()
 def annotate(
     study: StudyFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 0,

@@ -18,7 +18,6 @@ from maskless.assignment.on_disk import (
     place_cells,
     reference_of,
     reference_scaling,
-    warnings_of,
 )
 from maskless.errors import InputError
 from maskless.freshness import expected, image_stamp, stamped
@@ -298,9 +297,8 @@ def _umap(study: Study, options: Options) -> Facts:
 
 
 def _report(study: Study, options: Options) -> Facts:
-    from maskless.config import to_toml
-    from maskless.report import draw_all, write_report
-    from maskless.staining import image_problems
+    from maskless.report import draw_all
+    from maskless.reporting import note_figures, write_page
 
     cells = _load(study, "cluster", "umap")
     response = cells.uns["maskless"]["response"]
@@ -320,26 +318,8 @@ def _report(study: Study, options: Options) -> Facts:
         background=background_sample(study),
         aligned=_aligned(study),
     )
-    content = read_json(study.inventory_file)
-    problems = {name: told for name, told in image_problems(study).items() if told}
-    problems |= {e["name"]: [f"left out: {e['reason']}"] for e in content["left_out"]}
-    write_report(
-        study.report_file,
-        study.folder.resolve().name,
-        cells,
-        figures,
-        study.latest_records(),
-        problems,
-        to_toml(study.config),
-        [*compensation(study).get("problems", ()), *warnings_of(cells)],
-    )
-    write_json(
-        study.figures_folder / "figures.json",
-        {
-            "fingerprint": expected(study, "report"),
-            "figures": {name: figure.title for name, figure in figures.items()},
-        },
-    )
+    write_page(study, cells, figures)
+    note_figures(study, figures, expected(study, "report"))
     return {"figures": len(figures)}
 
 

@@ -11,6 +11,7 @@ from maskless.analysis.neighbours import (
 from maskless.analysis.phenograph import (
     PhenoGraph,
     assign_by_neighbours,
+    divide,
     phenograph,
     phenograph_graph,
     subcluster,
@@ -22,6 +23,7 @@ __all__ = [
     "PhenoGraph",
     "assign_by_neighbours",
     "check_recall",
+    "divide",
     "jaccard_graph",
     "leiden",
     "modularity",

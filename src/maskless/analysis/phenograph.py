@@ -8,6 +8,7 @@ Louvain's may fall apart (Traag et al. 2019, doi:10.1038/s41598-019-41695-z).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,38 @@ def phenograph_graph(
     return PhenoGraph(labels, reorder(graph, order), quality)
 
 
+def divide(
+    points_nd: ArrayLike,
+    k: int = 30,
+    resolution: float = 1.0,
+    min_size: int = 50,
+    seed: int = 0,
+    power: float = 1.0,
+    on_step: Callable[[float, str], None] | None = None,
+) -> NDArray[np.int32]:
+    """PhenoGraph on the cells of one group, which may take long: says what it is doing.
+
+    Parameters
+    ----------
+    points_nd
+        The cells of the group.
+    k, resolution, min_size, seed, power
+        As of :func:`phenograph_graph`.
+    on_step
+        Is told the share that is done, and what comes next.
+
+    Returns
+    -------
+    NDArray
+        int32 labels (n,): parts from 0 by falling size, -1 in parts that are too small.
+    """
+    tell = on_step or (lambda share, step: None)
+    tell(0.0, "looking for neighbours")
+    neighbours = nearest_neighbours(points_nd, k, seed=seed)
+    tell(0.6, "looking for communities")
+    return phenograph_graph(points_nd, k, resolution, min_size, seed, neighbours, power).labels_n
+
+
 def subcluster(
     points_nd: ArrayLike,
     labels_n: ArrayLike,
@@ -179,7 +212,7 @@ def subcluster(
             f"no cell has the label {str(of)!r}",
             do=f"Choose one of {', '.join(sorted(set(names.tolist()))[:20])}",
         )
-    parts = phenograph(points[inside], k, resolution, min_size, seed, power)
+    parts = divide(points[inside], k, resolution, min_size, seed, power)
     given = names.astype(object)
     given[inside] = [str(UNKNOWN) if part == UNKNOWN else f"{of}.{part}" for part in parts]
     return given.astype(str)

@@ -175,7 +175,7 @@ class Jobs:
 
 def work(folder: Path) -> None:
     """Split the cells of a job's folder; see the module."""
-    from maskless.analysis import nearest_neighbours, phenograph_graph
+    from maskless.analysis import divide
     from maskless.annotate.study_cells import load_cells
 
     settings = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -187,19 +187,15 @@ def work(folder: Path) -> None:
         blocks.append(block)
         _say(0.02 + 0.28 * part.stop / len(rows), f"read {part.stop:,} of {len(rows):,} cells")
     points = np.concatenate(blocks)
-    _say(0.3, "looking for neighbours")
-    neighbours = nearest_neighbours(points, settings["k"], seed=0)
-    _say(0.7, "looking for communities")
-    found = phenograph_graph(
+    parts = divide(
         points,
         settings["k"],
         settings["resolution"],
         settings["min_size"],
-        0,
-        neighbours,
+        on_step=lambda share, step: _say(0.3 + 0.7 * share, step),
     )
     with atomic_path(folder / "parts.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, found.labels_n)
+        np.save(file, parts)
 
 
 def _say(share: float, message: str) -> None:
