@@ -22,7 +22,7 @@ from anndata import AnnData
 import maskless as mx
 from maskless.analysis import assign_by_neighbours
 from maskless.analysis.agreement import class_scores
-from maskless.assignment.shift import marker_shifts
+from maskless.assignment.shift import marker_shifts, usual_ratios
 from maskless.cells import disc_means
 from maskless.compare.reference import match_reference
 from maskless.images import ImageSet, Scaling, clean_image, fit_scaling
@@ -162,12 +162,22 @@ def shift(folder: Path) -> None:
     pairs = list(zip(regions[::2], regions[1::2], strict=False))
     for pair in pairs:
         new = np.isin(of_image, pair)
+        usual = usual_ratios(levels[~new], of_image[~new], counts[~new])
 
-        def moved(factors: np.ndarray, new: np.ndarray = new) -> dict[str, float]:
+        def moved(
+            factors: np.ndarray, new: np.ndarray = new, usual: np.ndarray = usual
+        ) -> dict[str, float]:
             changed = counts[new] * factors
             back = scaling_of(scaling, changed, markers)
             shifts = marker_shifts(
-                levels[~new], of_image[~new], back, of_image[new], markers, counts[~new], changed
+                levels[~new],
+                of_image[~new],
+                back,
+                of_image[new],
+                markers,
+                counts[~new],
+                changed,
+                usual_im=usual,
             )
             return {s.marker: s.ratio for s in shifts if s.moved}
 

@@ -362,6 +362,23 @@ def subcluster(
         )
 
 
+@app.command("export")
+def export_cells(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New file or folder.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv, fcs or spatialdata.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write the cells for other programs: CSV, FCS (one file an image), or SpatialData.
+
+    Example: maskless export spleen --to csv spleen.csv
+    """
+    from maskless.exporting import export_study
+
+    with _shown(quiet):
+        print(export_study(study, to, out))
+
+
 @app.command()
 def annotate(
     study: StudyFolder,

@@ -16,6 +16,7 @@ from maskless.assignment.on_disk import (
     assign_cells,
     copy_encoder,
     place_cells,
+    reference_corrections,
     reference_of,
     reference_scaling,
 )
@@ -96,6 +97,8 @@ def _clean(study: Study, options: Options) -> Facts:
     corrections = prepare_corrections(
         raw, settings, study.folder, seed, onto=known[0] if known else None
     )
+    if reference is not None:
+        corrections = reference_corrections(reference, corrections)
     spilled = next((c for c in corrections if isinstance(c, Compensation)), None)
     removal = next((c for c in corrections if isinstance(c, BackgroundRemoval)), None)
     aligned = next((c for c in corrections if isinstance(c, Alignment)), None)

@@ -39,12 +39,12 @@ def to_csv(labels: Labels) -> str:
     out = io.StringIO(newline="")
     # Quotes around all: Python before 3.13 leaves a lone "\r" bare, and readers end lines there.
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow([*_COLUMNS, *(_safe(_IN_IMAGE + image) for image in images)])
+    writer.writerow([*_COLUMNS, *(formula_safe(_IN_IMAGE + image) for image in images)])
     for place, name in enumerate(labels.ids):
         count, group = int(labels.counts[place]), labels.groups[name]
         if count:
-            texts = [_safe(getattr(group, column)) for column in _TEXTS]
-            here = [_safe(group.by_image.get(image, "")) for image in images]
+            texts = [formula_safe(getattr(group, column)) for column in _TEXTS]
+            here = [formula_safe(group.by_image.get(image, "")) for image in images]
             writer.writerow([name, count, *texts, "yes" if group.unsure else "", *here])
     return out.getvalue()
 
@@ -152,7 +152,8 @@ def _columns(heading: list[str]) -> dict[str, int]:
     return columns
 
 
-def _safe(text: str) -> str:
+def formula_safe(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from maskless.config import Config
     from maskless.images import ImageSet, Panel, Scaling
+    from maskless.images.corrections import Correction
 
 Facts = dict[str, Any]
 
@@ -121,7 +122,8 @@ def rests_on(study: Study, stage: str) -> object:
         if reference is None:
             return ""
         if stage == "clean":
-            return read_json(reference.scaling_file)["scaling"]
+            content = read_json(reference.scaling_file)
+            return {key: content[key] for key in content if key != "fingerprint"}
         if stage == "train":
             return read_json(reference.encoder_folder / "encoder.json")["sha256"]
         stamp = stamped(reference, stage)
@@ -158,6 +160,22 @@ def reference_scaling(reference: Study) -> Scaling:
     from maskless.images import Scaling
 
     return Scaling.from_dict(read_json(reference.scaling_file)["scaling"])
+
+
+def reference_corrections(
+    reference: Study, corrections: Sequence[Correction]
+) -> tuple[Correction, ...]:
+    """The corrections of new images, with the cuts between signal and background of a study."""
+    from maskless.images.background import BackgroundRemoval
+    from maskless.images.background.automatic import AutomaticSignal, Cut
+
+    cuts = read_json(reference.scaling_file).get("background", {}).get("cuts")
+    if cuts is None:
+        return tuple(corrections)
+    signal = AutomaticSignal({marker: Cut(*values) for marker, values in cuts.items()})
+    return tuple(
+        replace(c, signal=signal) if isinstance(c, BackgroundRemoval) else c for c in corrections
+    )
 
 
 def copy_encoder(study: Study, reference: Study, fingerprint: str) -> Facts:
@@ -271,6 +289,12 @@ def _create(
     from maskless.initialise import stored_path
     from maskless.reading import panel_from
 
+    if reference.config.clean.background_removal == "classifier":
+        raise StudyError(
+            f"the background of {reference.folder} was removed by a classifier that was trained on "
+            "labels of its own images, which cannot be applied to others. Use 'automatic' or an "
+            "ilastik project for studies that shall name new images"
+        )
     panel = panel_from(read_json(reference.inventory_file)["panel"])
     names_of(reference, expert)  # an unknown expert is told now, not after an hour
     check_panel(images, panel, um_per_pixel, keep_going)

@@ -81,6 +81,32 @@ class MarkerShift:
         return f"{self.marker} is odd in single images (times the study: {told})"
 
 
+def usual_ratios(
+    levels_nm: Floats, images_n: NDArray[np.str_], counts_nm: Floats | None = None, *, seed: int = 0
+) -> NDArray[np.float64]:
+    """Logarithms of the ratios of each image of a study to the rest of the study.
+
+    Parameters
+    ----------
+    levels_nm, images_n, counts_nm, seed
+        See :func:`marker_shifts`.
+
+    Returns
+    -------
+    array, shape (images, markers)
+        Without images of fewer than 50 cells; of more than 24 images, 24 are taken.
+    """
+    study = _with_enough(images_n)
+    if len(study) > _MOST_IMAGES:
+        study = [study[i] for i in np.linspace(0, len(study) - 1, _MOST_IMAGES).round().astype(int)]
+    compare = _Comparison(levels_nm, counts_nm, seed)
+    logs = [
+        compare.logs(np.flatnonzero(images_n != name), np.flatnonzero(images_n == name))
+        for name in track(study, "batch check (images of the study)")
+    ]
+    return np.array(logs).reshape(len(logs), levels_nm.shape[1])
+
+
 def marker_shifts(
     levels_nm: Floats,
     images_n: NDArray[np.str_],
@@ -90,6 +116,7 @@ def marker_shifts(
     counts_nm: Floats | None = None,
     new_counts_qm: Floats | None = None,
     *,
+    usual_im: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> list[MarkerShift]:
     """Compare the levels of markers in new images with those in a study.
@@ -104,6 +131,8 @@ def marker_shifts(
         Names of the columns; 2 or more, else there is nothing to compare by.
     counts_nm, new_counts_qm
         The levels as linear intensities, of which the ratios are taken; None = the levels are.
+    usual_im
+        From :func:`usual_ratios`, if it was called before.
     seed
         Of the cells that are looked at: 1,000 an image, beside 10,000 of the study.
 
@@ -113,47 +142,58 @@ def marker_shifts(
         One a marker; empty if there is one image in the study, or one marker, since then nothing
         says what is usual.
     """
-    counts_nm = levels_nm if counts_nm is None else counts_nm
-    new_counts_qm = new_levels_qm if new_counts_qm is None else new_counts_qm
-    rng = np.random.default_rng(seed)
-    study = _with_enough(images_n)
-    if len(markers) < 2 or len(study) < 2:
+    new_images = _with_enough(new_images_q)
+    if len(markers) < 2 or len(_with_enough(images_n)) < 2 or not new_images:
         return []
-    if len(study) > _MOST_IMAGES:
-        study = [study[i] for i in np.linspace(0, len(study) - 1, _MOST_IMAGES).round().astype(int)]
-    centre, spread = levels_nm.mean(axis=0), levels_nm.std(axis=0)
-    spread = np.where(spread > 1e-9, spread, 1)
-
-    def place(levels: Floats) -> NDArray[np.float32]:
-        placed: NDArray[np.float32] = ((levels - centre) / spread).astype(np.float32)
-        return placed
-
-    def drawn(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-        return np.sort(rng.choice(rows, min(most, len(rows)), replace=False))
-
-    usual = []
-    for name in track(study, "batch check (images of the study)"):
-        here = drawn(np.flatnonzero(images_n == name), _MOST_CELLS)
-        rest = drawn(np.flatnonzero(images_n != name), _MOST_BESIDE)
-        usual.append(
-            _log_ratios(
-                place(levels_nm[here]), place(levels_nm[rest]), counts_nm[here], counts_nm[rest]
-            )
-        )
-    beside = drawn(np.arange(len(levels_nm)), _MOST_BESIDE)
-    place_beside, counts_beside = place(levels_nm[beside]), counts_nm[beside]
-    found: dict[str, NDArray[np.float64]] = {}
-    for name in track(_with_enough(new_images_q), "batch check (new images)"):
-        here = drawn(np.flatnonzero(new_images_q == name), _MOST_CELLS)
-        found[name] = _log_ratios(
-            place(new_levels_qm[here]), place_beside, new_counts_qm[here], counts_beside
-        )
-    if not found:
-        return []
-    spread_m = _usual_spread(np.array(usual))
+    if usual_im is None:
+        usual_im = usual_ratios(levels_nm, images_n, counts_nm, seed=seed)
+    compare = _Comparison(levels_nm, counts_nm, seed)
+    counts = new_levels_qm if new_counts_qm is None else new_counts_qm
+    every = np.arange(len(levels_nm))
+    found = {
+        name: compare.logs(every, np.flatnonzero(new_images_q == name), new_levels_qm, counts)
+        for name in track(new_images, "batch check (new images)")
+    }
+    spread_m = _usual_spread(usual_im)
     return [
-        _judged(markers[m], m, found, float(spread_m[m]), len(study)) for m in range(len(markers))
+        _judged(marker, m, found, float(spread_m[m]), len(usual_im))
+        for m, marker in enumerate(markers)
     ]
+
+
+class _Comparison:
+    """Compares samples of cells with samples of a study's."""
+
+    def __init__(self, levels_nm: Floats, counts_nm: Floats | None, seed: int) -> None:
+        self._levels, self._seed = levels_nm, seed
+        self._counts = levels_nm if counts_nm is None else counts_nm
+        self._centre, spread = levels_nm.mean(axis=0), levels_nm.std(axis=0)
+        self._spread = np.where(spread > 1e-9, spread, 1)
+
+    def logs(
+        self,
+        beside: NDArray[np.intp],
+        here: NDArray[np.intp],
+        levels: Floats | None = None,
+        counts: Floats | None = None,
+    ) -> NDArray[np.float64]:
+        """Log ratios of the cells `here` (of other tables, if given) to the study's `beside`."""
+        rng = np.random.default_rng(self._seed)
+        here, beside = (
+            np.sort(rng.choice(rows, min(most, len(rows)), replace=False))
+            for rows, most in ((here, _MOST_CELLS), (beside, _MOST_BESIDE))
+        )
+        levels = self._levels if levels is None else levels
+        counts = self._counts if counts is None else counts
+        return _log_ratios(
+            self._place(levels[here]),
+            self._place(self._levels[beside]),
+            counts[here],
+            self._counts[beside],
+        )
+
+    def _place(self, levels: Floats) -> NDArray[np.float32]:
+        return np.asarray((levels - self._centre) / self._spread, np.float32)
 
 
 def _judged(
