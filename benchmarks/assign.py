@@ -157,26 +157,24 @@ def shift(folder: Path) -> None:
     used = cells.var["used"].to_numpy()
     markers = tuple(cells.var_names[used])
     levels = levels[:, used]
-    counts = scaling.linear(levels, markers)
+    chosen = scaling.only(markers)
+    counts = chosen.linear(levels)
     found, alone, named, ratios, other = 0, 0, 0, [], 0
     pairs = list(zip(regions[::2], regions[1::2], strict=False))
     for pair in pairs:
         new = np.isin(of_image, pair)
-        usual = usual_ratios(levels[~new], of_image[~new], counts[~new])
+        usual = usual_ratios(counts[~new], of_image[~new], chosen.scaled)
 
         def moved(
             factors: np.ndarray, new: np.ndarray = new, usual: np.ndarray = usual
         ) -> dict[str, float]:
-            changed = counts[new] * factors
-            back = scaling_of(scaling, changed, markers)
             shifts = marker_shifts(
-                levels[~new],
+                counts[~new],
                 of_image[~new],
-                back,
+                counts[new] * factors,
                 of_image[new],
                 markers,
-                counts[~new],
-                changed,
+                chosen.scaled,
                 usual_im=usual,
             )
             return {s.marker: s.ratio for s in shifts if s.moved}
@@ -202,13 +200,6 @@ def shift(folder: Path) -> None:
         f"{np.quantile(ratios, 0.25):.2f} to {np.quantile(ratios, 0.75):.2f}. "
         f"Unchanged: {named} of {total} named."
     )
-
-
-def scaling_of(scaling: Scaling, counts: np.ndarray, markers: Sequence[str]) -> np.ndarray:
-    """The opposite of Scaling.linear for some channels."""
-    places = [scaling.channels.index(name) for name in markers]
-    cofactors, tops = (np.array(v)[places] for v in (scaling.cofactors, scaling.tops))
-    return np.arcsinh(counts / cofactors) / tops
 
 
 def main() -> None:

@@ -249,11 +249,13 @@ def _shifts(
         np.asarray(table.layers["disc_mean"])[:, [list(table.var_names).index(m) for m in markers]]
         for table in (reference, cells)
     )
-    counts = new_counts = None
+    to_levels = None
     if scaling is not None:
-        counts, new_counts = (scaling.linear(table, markers) for table in (levels, new_levels))
+        chosen = scaling.only(markers)
+        levels, new_levels = chosen.linear(levels), chosen.linear(new_levels)
+        to_levels = chosen.scaled
     return marker_shifts(
-        levels, images, new_levels, new_images, tuple(markers), counts, new_counts, seed=seed
+        levels, images, new_levels, new_images, tuple(markers), to_levels, seed=seed
     )
 
 

@@ -12,6 +12,7 @@ q = cells of one image, n = cells that it is compared with, m = markers, i = ima
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskless.analysis.neighbours import nearest_among
-from maskless.progress import track
+from maskless.progress import log, track
 
 Floats = NDArray[np.floating[Any]]
+Levels = Callable[[Floats], Floats]
 
 _K = 10
 _MOST_CELLS, _MOST_BESIDE, _MOST_IMAGES = 1000, 10_000, 24
@@ -82,13 +84,13 @@ class MarkerShift:
 
 
 def usual_ratios(
-    levels_nm: Floats, images_n: NDArray[np.str_], counts_nm: Floats | None = None, *, seed: int = 0
+    counts_nm: Floats, images_n: NDArray[np.str_], to_levels: Levels | None = None, *, seed: int = 0
 ) -> NDArray[np.float64]:
     """Logarithms of the ratios of each image of a study to the rest of the study.
 
     Parameters
     ----------
-    levels_nm, images_n, counts_nm, seed
+    counts_nm, images_n, to_levels, seed
         See :func:`marker_shifts`.
 
     Returns
@@ -99,38 +101,41 @@ def usual_ratios(
     study = _with_enough(images_n)
     if len(study) > _MOST_IMAGES:
         study = [study[i] for i in np.linspace(0, len(study) - 1, _MOST_IMAGES).round().astype(int)]
-    compare = _Comparison(levels_nm, counts_nm, seed)
+    compare = _Comparison(counts_nm, to_levels, seed)
     logs = [
-        compare.logs(np.flatnonzero(images_n != name), np.flatnonzero(images_n == name))
+        compare.logs(np.flatnonzero(images_n != name), counts_nm[images_n == name])
         for name in track(study, "batch check (images of the study)")
     ]
-    return np.array(logs).reshape(len(logs), levels_nm.shape[1])
+    return np.array(logs).reshape(len(logs), counts_nm.shape[1])
 
 
 def marker_shifts(
-    levels_nm: Floats,
+    counts_nm: Floats,
     images_n: NDArray[np.str_],
-    new_levels_qm: Floats,
+    new_counts_qm: Floats,
     new_images_q: NDArray[np.str_],
     markers: tuple[str, ...],
-    counts_nm: Floats | None = None,
-    new_counts_qm: Floats | None = None,
+    to_levels: Levels | None = None,
     *,
     usual_im: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> list[MarkerShift]:
     """Compare the levels of markers in new images with those in a study.
 
+    The marker that has moved furthest is taken first; the new cells are compared again with its
+    change taken back, since it also spoilt what the cells are most like; and so on until no other
+    has moved.
+
     Parameters
     ----------
-    levels_nm, images_n
-        Mean scaled intensities around the study's cells, and the image of each cell.
-    new_levels_qm, new_images_q
+    counts_nm, images_n
+        Linear intensities around the study's cells, and the image of each cell.
+    new_counts_qm, new_images_q
         The same of the new cells.
     markers
         Names of the columns; 2 or more, else there is nothing to compare by.
-    counts_nm, new_counts_qm
-        The levels as linear intensities, of which the ratios are taken; None = the levels are.
+    to_levels
+        Scales intensities as the images were; cells are alike by these. None = not at all.
     usual_im
         From :func:`usual_ratios`, if it was called before.
     seed
@@ -146,17 +151,31 @@ def marker_shifts(
     if len(markers) < 2 or len(_with_enough(images_n)) < 2 or not new_images:
         return []
     if usual_im is None:
-        usual_im = usual_ratios(levels_nm, images_n, counts_nm, seed=seed)
-    compare = _Comparison(levels_nm, counts_nm, seed)
-    counts = new_levels_qm if new_counts_qm is None else new_counts_qm
-    every = np.arange(len(levels_nm))
-    found = {
-        name: compare.logs(every, np.flatnonzero(new_images_q == name), new_levels_qm, counts)
-        for name in track(new_images, "batch check (new images)")
-    }
+        usual_im = usual_ratios(counts_nm, images_n, to_levels, seed=seed)
     spread_m = _usual_spread(usual_im)
+    error_m = spread_m * (1 / len(new_images) + 1 / len(usual_im)) ** 0.5
+    compare = _Comparison(counts_nm, to_levels, seed)
+    every = np.arange(len(counts_nm))
+    rows = {name: np.flatnonzero(new_images_q == name) for name in new_images}
+    taken_m = np.zeros(len(markers))  # logarithms of the changes that were taken back
+    log("batch check (new images) ...")
+    for _ in range(1 + len(markers) // 2):
+        counts = new_counts_qm / np.exp(taken_m)
+        found = {name: compare.logs(every, counts[here]) for name, here in rows.items()}
+        mean_m = np.mean(list(found.values()), axis=0)
+        moved_m = np.abs(mean_m) > np.maximum(np.log(LEAST_RATIO), SURE * error_m)
+        moved_m &= taken_m == 0
+        if not moved_m.any():
+            break
+        furthest = int(np.argmax(np.where(moved_m, np.abs(mean_m) / error_m, 0)))
+        taken_m[furthest] = mean_m[furthest]
     return [
-        _judged(marker, m, found, float(spread_m[m]), len(usual_im))
+        _judged(
+            marker,
+            {name: float(logs[m] + taken_m[m]) for name, logs in found.items()},
+            float(spread_m[m]),
+            float(error_m[m]),
+        )
         for m, marker in enumerate(markers)
     ]
 
@@ -164,44 +183,29 @@ def marker_shifts(
 class _Comparison:
     """Compares samples of cells with samples of a study's."""
 
-    def __init__(self, levels_nm: Floats, counts_nm: Floats | None, seed: int) -> None:
-        self._levels, self._seed = levels_nm, seed
-        self._counts = levels_nm if counts_nm is None else counts_nm
-        self._centre, spread = levels_nm.mean(axis=0), levels_nm.std(axis=0)
+    def __init__(self, counts_nm: Floats, to_levels: Levels | None, seed: int) -> None:
+        self._counts, self._seed = counts_nm, seed
+        self._to_levels = to_levels or (lambda counts: counts)
+        levels = self._to_levels(counts_nm)
+        self._centre, spread = levels.mean(axis=0), levels.std(axis=0)
         self._spread = np.where(spread > 1e-9, spread, 1)
 
-    def logs(
-        self,
-        beside: NDArray[np.intp],
-        here: NDArray[np.intp],
-        levels: Floats | None = None,
-        counts: Floats | None = None,
-    ) -> NDArray[np.float64]:
-        """Log ratios of the cells `here` (of other tables, if given) to the study's `beside`."""
+    def logs(self, beside: NDArray[np.intp], counts_qm: Floats) -> NDArray[np.float64]:
+        """Log ratios of cells to the study's cells `beside`."""
         rng = np.random.default_rng(self._seed)
         here, beside = (
             np.sort(rng.choice(rows, min(most, len(rows)), replace=False))
-            for rows, most in ((here, _MOST_CELLS), (beside, _MOST_BESIDE))
+            for rows, most in ((np.arange(len(counts_qm)), _MOST_CELLS), (beside, _MOST_BESIDE))
         )
-        levels = self._levels if levels is None else levels
-        counts = self._counts if counts is None else counts
-        return _log_ratios(
-            self._place(levels[here]),
-            self._place(self._levels[beside]),
-            counts[here],
-            self._counts[beside],
-        )
+        counts, known = counts_qm[here], self._counts[beside]
+        return _log_ratios(self._place(counts), self._place(known), counts, known)
 
-    def _place(self, levels: Floats) -> NDArray[np.float32]:
-        return np.asarray((levels - self._centre) / self._spread, np.float32)
+    def _place(self, counts: Floats) -> NDArray[np.float32]:
+        return np.asarray((self._to_levels(counts) - self._centre) / self._spread, np.float32)
 
 
-def _judged(
-    marker: str, column: int, found: dict[str, NDArray[np.float64]], spread: float, study: int
-) -> MarkerShift:
-    logs = {name: float(values[column]) for name, values in found.items()}
+def _judged(marker: str, logs: dict[str, float], spread: float, error: float) -> MarkerShift:
     mean = float(np.mean(list(logs.values())))
-    error = spread * (1 / len(logs) + 1 / study) ** 0.5
     least = np.log(LEAST_RATIO)
     return MarkerShift(
         marker,

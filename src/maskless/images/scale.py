@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,20 +102,33 @@ class Scaling:
             plane_yx /= np.float32(top)
         return scaled_cyx
 
-    def linear(
-        self, pixels_nm: NDArray[np.floating[Any]], channels: Sequence[str]
-    ) -> NDArray[np.float64]:
-        """Counts that scaled pixels stand for, columns being the named channels."""
-        counts_nm = np.array(pixels_nm, dtype=np.float64)
-        for column, name in zip(counts_nm.T, channels, strict=True):
-            place = self.channels.index(name)
+    def only(self, channels: Sequence[str]) -> Scaling:
+        """The scaling of some channels, in their order."""
+        places = [self.channels.index(name) for name in channels]
+        return replace(
+            self,
+            channels=tuple(channels),
+            cofactors=tuple(self.cofactors[i] for i in places),
+            tops=tuple(self.tops[i] for i in places),
+            zeros=tuple(self.zeros[i] for i in places) if self.zeros else (),
+            empty=tuple(name for name in self.empty if name in channels),
+        )
+
+    def scaled(self, counts_nc: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Scale a table of counts, one column a channel, as :meth:`apply` does pixels."""
+        return self.apply(np.asarray(counts_nc, np.float32).T[:, :, None])[:, :, 0].T
+
+    def linear(self, pixels_nc: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Counts that scaled pixels stand for, one column a channel: the opposite of `scaled`."""
+        counts_nc = np.array(pixels_nc, dtype=np.float64)
+        for place, column in enumerate(counts_nc.T):
             column *= self.tops[place]
             if self.method == "arcsinh":
                 np.sinh(column, out=column)
                 column *= self.cofactors[place]
             if self.zeros:
                 column += self.zeros[place]
-        return counts_nm
+        return counts_nc
 
     def to_dict(self) -> dict[str, Any]:
         """As plain types for JSON; :meth:`from_dict` gives the same scaling back."""

@@ -125,7 +125,7 @@ def _counts(
     found = []
     for c in channels:
         plane_yx = np.asarray(pixels_cyx[c], dtype=np.float64)
-        linear_n = scaling.linear(plane_yx.reshape(-1, 1), [scaling.channels[c]])
+        linear_n = scaling.only([scaling.channels[c]]).linear(plane_yx.reshape(-1, 1))
         smooth_yx = ndimage.gaussian_filter(linear_n.reshape(plane_yx.shape), 1.0)
         step = max(1, smooth_yx.size // _PIXELS)
         found.append(smooth_yx.ravel()[::step])
