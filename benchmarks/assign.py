@@ -182,16 +182,19 @@ def shift(folder: Path) -> None:
         plain = moved(np.ones(len(markers)))
         named += len(plain)
         print(f"{' '.join(pair)}, nothing changed: {plain or 'nothing named'}", flush=True)
+        others: list[str] = []
         for place, marker in enumerate(markers):
             factors = np.ones(len(markers))
             factors[place] = 2
             now = moved(factors)
             found += marker in now
             alone += set(now) - set(plain) <= {marker} and marker in now
-            other += len(set(now) - set(plain) - {marker})
+            others += [f"{m} for {marker}" for m in set(now) - set(plain) - {marker}]
             ratios += [now[marker]] if marker in now else []
             if marker not in now:
                 print(f"  {marker} twice as bright: not named", flush=True)
+        other += len(others)
+        print(f"  named too: {', '.join(sorted(others)) or 'none'}", flush=True)
     total = len(pairs) * len(markers)
     print(
         f"\n{len(pairs)} pairs of new regions, {len(markers)} markers: one twice as bright is "
