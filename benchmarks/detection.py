@@ -1,6 +1,7 @@
 """Centres of nuclei beside human experts, programs, Cellpose and an object classifier.
 
 ``python benchmarks/detection.py DATA [--rounds 5] [--spleen odd|even|all] [--cellpose WEIGHTS]``
+(``--sets pancreas spleen --regions 1`` for less)
 
 DATA holds ``codex_expert_masks``, ``spleen_imc`` and ``imc_pancreas_crops``. Printed are F1 scores
 of centres that are paired one to one, nearest first and no farther apart than 4 um (CODEX) or 3 um,
@@ -85,7 +86,7 @@ def codex(data: Path, ways: list[Way]) -> None:
     }
     plane_yx = tifffile.imread(place / "image.ome.tif")[0]
     one, two = masks.pop("expert1"), masks.pop("expert2")
-    print(f"CODEX tile, {len(one)} and {len(two)} cells by experts; within 4 um")
+    print(f"\nCODEX tile, {len(one)} and {len(two)} cells by experts; within 4 um")
     print(f"{'':30}{'expert 1':>9}{'expert 2':>9}{'mean':>7}{'centres':>9}{'CPU s/MP':>10}")
 
     def line(name: str, centres_xy: Centres, seconds: str = "") -> None:
@@ -150,7 +151,14 @@ def report(title: str, cases: list[Case], ways: list[Way]) -> None:
         )
 
 
-def main(data: Path, rounds: int, which: str, weights: Path | None) -> None:
+def main(
+    data: Path,
+    rounds: int,
+    which: str,
+    weights: Path | None,
+    sets: list[str],
+    regions: int | None,
+) -> None:
     """Print every table."""
 
     def embedded(radius_um: float) -> Detector:
@@ -167,10 +175,14 @@ def main(data: Path, rounds: int, which: str, weights: Path | None) -> None:
                 1,
             )
         )
-    codex(data, ways)
     others = [Way(f"maskless, radius {r} um", embedded(r), rounds) for r in (2.0, 2.4)]
-    report(f"spleen, {which} regions", spleen(data, which), [*ways, *others])
-    report("pancreas", pancreas(data), [*ways, *others])
+    if "pancreas" in sets:
+        report("pancreas", pancreas(data), [*ways, *others])
+    if "spleen" in sets:
+        cases = spleen(data, which)[:regions]
+        report(f"spleen, {len(cases)} {which} regions", cases, [*ways, *others])
+    if "codex" in sets:
+        codex(data, ways)
 
 
 if __name__ == "__main__":
@@ -179,5 +191,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--spleen", choices=("odd", "even", "all"), default="odd")
     parser.add_argument("--cellpose", type=Path, help="weights, such as CP_TU")
+    parser.add_argument("--regions", type=int, help="of spleen, at most")
+    names = ("pancreas", "spleen", "codex")
+    parser.add_argument("--sets", nargs="+", choices=names, default=list(names))
     given = parser.parse_args()
-    main(given.data, given.rounds, given.spleen, given.cellpose)
+    main(given.data, given.rounds, given.spleen, given.cellpose, given.sets, given.regions)
