@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -75,6 +76,19 @@ def test_automatic_keeps_signal_and_leaves_nuclear_and_unused_channels_alone() -
         kept = clean_cyx > 0
         np.testing.assert_array_equal(clean_cyx[kept], image.pixels_cyx[kept])
         np.testing.assert_array_equal(clean_cyx[2:], image.pixels_cyx[2:])
+
+
+def test_automatic_needs_counts_of_any_size() -> None:
+    chosen = settings("automatic")
+    for factor in (0.01, 1e30):
+        images = cohort().map(
+            lambda image: replace(image, pixels_cyx=image.pixels_cyx * factor)  # noqa: B023
+        )
+        if factor < 1:
+            with pytest.raises(InputError, match=r"are no counts.*nothing above 0"):
+                prepare_background(images, chosen, (), Path(), 0)
+        else:
+            prepare_background(images, chosen, (), Path(), 0)
 
 
 def test_markers_can_be_named() -> None:

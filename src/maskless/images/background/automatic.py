@@ -29,6 +29,7 @@ LEAST_ABOVE = 5.0
 """Standard deviations above the background that signal lies at least."""
 
 _BIN = 0.1  # of the histograms, in standard deviations
+_MOST = 1e5  # standard deviations; a histogram reaches no farther
 _MODE_SIGMA = 4.0  # bins by which a histogram is smoothed before its modes are looked for
 _LEAST_MODE = 0.1  # of the highest mode: lower ones are taken for ripples
 _KERNEL_WINDOW = 3.0
@@ -88,7 +89,8 @@ class Histogram:
 
     def add(self, mean_yx: NDArray[np.float32]) -> None:
         """Count further pixels."""
-        found = np.bincount((mean_yx.ravel() / np.float32(_BIN)).astype(np.int64))
+        within = np.minimum(mean_yx.ravel(), np.float32(_MOST))
+        found = np.bincount((within / np.float32(_BIN)).astype(np.int64))
         longer, shorter = sorted((self._counts, found), key=len, reverse=True)
         self._counts = longer.copy()
         self._counts[: len(shorter)] += shorter
@@ -101,6 +103,7 @@ class Histogram:
             return NOTHING
         least = background_level(share) + LEAST_ABOVE
         at = max(otsu(share, middle), least)
+        at = least + (at - least) * float(share[middle < at].sum())
         below = middle < at
         if share[~below].sum() == 0:
             return Cut(at, 1.0)

@@ -213,12 +213,21 @@ def _automatic(
 ) -> AutomaticSignal:
     """One pass over the cohort; in memory are one image and the histograms."""
     histograms = {marker: Histogram() for marker in markers}
+    highest = 0.0
     for image in track(images, "clean (find background)", total=len(images)):
         counts_cyx, _ = counts_of(image, settings, before)
         for marker, histogram in histograms.items():
             plane_yx = counts_cyx[image.channels.index(marker)]
             if plane_yx.any():  # an aborted acquisition says nothing about the marker
                 histogram.add(stabilised_mean(plane_yx, image.um_per_pixel))
+                highest = max(highest, float(plane_yx.max()))
+    if 0 < highest <= 1:
+        raise InputError(
+            "these images are no counts, by whose noise background could be told from signal",
+            expected="pixels of many counts somewhere",
+            found=f"nothing above {highest:g} in all images",
+            do="Give the raw counts, or choose another clean.background_removal",
+        )
     return AutomaticSignal({marker: h.cut() for marker, h in histograms.items()})
 
 
