@@ -56,7 +56,7 @@ class Cut:
         return np.asarray(1 / (1 + np.exp(-exponent)), dtype=np.float32)
 
 
-NOTHING = Cut(np.inf, 1.0)
+NOTHING = Cut(1e9, 1.0)
 """No signal anywhere."""
 
 
