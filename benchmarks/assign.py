@@ -20,8 +20,9 @@ import pandas as pd
 from anndata import AnnData
 
 import maskless as mx
-from maskless.analysis import assign_by_neighbours
+from maskless.analysis import assign_by_neighbours, nearest_among
 from maskless.analysis.agreement import class_scores
+from maskless.analysis.assign import left_out_neighbours
 from maskless.assignment.shift import marker_shifts, usual_ratios
 from maskless.cells import disc_means
 from maskless.compare.reference import match_reference
@@ -125,7 +126,8 @@ def calibration(new: AnnData, label: np.ndarray, together: np.ndarray) -> None:
 
 def hidden(study: AnnData, new: AnnData, label: np.ndarray, new_label: np.ndarray) -> None:
     """A type is taken out of the study: its clusters, and its labelled cells in others."""
-    print(f"\n{'type that was hidden':<28}{'unknown':>9}{'of others':>11}{'study: others':>15}")
+    print(f"\n{'':<28}{'maskless':^20}{'not whitened':^20}{'disc means':^20}")
+    print(f"{'type that was hidden':<28}" + 3 * f"{'unknown':>9}{'of others':>11}")
     for kind in np.unique(label[label != ""]):
         kept = (text(study, "phenotype") != kind) & (label != kind)
         if kept.sum() < 200:
@@ -135,11 +137,14 @@ def hidden(study: AnnData, new: AnnData, label: np.ndarray, new_label: np.ndarra
         unknown = text(cells, "phenotype") == "unknown"
         mine = new_label == kind
         others = (new_label != "") & ~mine
-        usual = cells.uns["maskless"]["assign"]["usual_unknown"]["share"].max()
-        print(
-            f"{kind:<28}{unknown[mine].mean():>9.1%}{unknown[others].mean():>11.1%}{usual:>15.1%}",
-            flush=True,
-        )
+        told = [unknown]
+        for table in (lambda c: np.asarray(c.obsm["X_embedding"]), used_levels):
+            points, images = table(study)[kept], text(study, "image")[kept]
+            left = left_out_neighbours(points, images, 5)[1].distances_nk[:, -1]
+            far = nearest_among(points, table(new), 5).distances_nk[:, -1]
+            told.append(far > np.quantile(left, 0.995))
+        shares = "".join(f"{t[mine].mean():>9.1%}{t[others].mean():>11.1%}" for t in told)
+        print(f"{kind:<28}{shares}", flush=True)
 
 
 def shift(folder: Path) -> None:
