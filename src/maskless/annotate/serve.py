@@ -82,6 +82,7 @@ def _serve(session: Session, listening: socket.socket, host: str, open_browser: 
     print(address, flush=True)
     if open_browser:
         webbrowser.open(address)
+    threading.Thread(target=session.prepare, daemon=True).start()
     prepare = threading.Timer(_PREPARE_AFTER_SECONDS, _prepare, (session,))
     prepare.daemon = True
     prepare.start()
@@ -120,7 +121,8 @@ def _listen(host: str, port: int) -> socket.socket:
         )
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol is named: asyncio sends small answers at once only on sockets that say TCP.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host}: {error.strerror or error}. Give another --host"

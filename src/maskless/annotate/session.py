@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from maskless.annotate.suggest import load_table, suggestions
 from maskless.annotate.tables import GroupTable, as_json, group_table
 from maskless.annotate.tiles import TILE_PX, tiles_of
 from maskless.annotate.why import Why
-from maskless.errors import InputError
+from maskless.errors import InputError, MasklessError
 from maskless.report.colors import cluster_colors, marker_colors
 from maskless.storage import read_json
 from maskless.study import Study
@@ -62,6 +64,7 @@ class Session:
         self.why = Why(self.cells, self.study.encoder_folder)
         self.jobs = Jobs(self.study.cells_file)
         self._tables: OrderedDict[str, GroupTable] = OrderedDict()
+        self._table_lock = threading.Lock()
         self._carry_over()
 
     def close(self) -> None:
@@ -81,6 +84,11 @@ class Session:
                         doubtful = sum(bool(f.get("unsure")) for f in change.fields.values())
                         told = f"{len(change.fields)} names carried over, {doubtful} doubtful"
                         self.store.add(who, "carry", told, change, revision=None)
+
+    def prepare(self) -> None:
+        """Compute the clusters' table before somebody asks for it."""
+        with suppress(MasklessError):  # said when somebody asks
+            self.table("", "group")
 
     def describe(self) -> dict[str, Any]:
         """What does not change while the page is open."""
@@ -126,7 +134,7 @@ class Session:
                 {"id": name, "count": int(labels.counts[i]), **labels.groups[name].as_json()}
                 for i, name in enumerate(labels.ids)
             ],
-            "cells": _digest(labels.group_n),
+            "cells": labels.cells_digest,
             "undo": undo.why if undo else None,
             "redo": redo.why if redo else None,
             "experts": self.store.experts(),
@@ -270,19 +278,20 @@ class Session:
 
     def _table(self, codes_n: NDArray[np.int32], groups: int) -> GroupTable:
         key = f"{_digest(codes_n)} {groups}"
-        if key not in self._tables:
-            clustering = self.cells.clustering
-            self._tables[key] = group_table(
-                codes_n,
-                groups,
-                self.cells.activations_nm,
-                self.cells.positive_above_m,
-                clustering.images_n,
-                len(clustering.images),
-            )
-            while len(self._tables) > _TABLES_KEPT:
-                self._tables.popitem(last=False)
-        return self._tables[key]
+        with self._table_lock:
+            if key not in self._tables:
+                clustering = self.cells.clustering
+                self._tables[key] = group_table(
+                    codes_n,
+                    groups,
+                    self.cells.activations_nm,
+                    self.cells.positive_above_m,
+                    clustering.images_n,
+                    len(clustering.images),
+                )
+                while len(self._tables) > _TABLES_KEPT:
+                    self._tables.popitem(last=False)
+            return self._tables[key]
 
     def _channels(self) -> list[dict[str, Any]]:
         names = list(self.tiles.channels)

@@ -32,4 +32,5 @@ export const when = (iso) => new Date(iso).toLocaleString("en-GB", { dateStyle: 
 
 export const briefly = (iso) => new Date(iso).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
-export const number = (value) => value.toLocaleString("en");
+const GROUPED = new Intl.NumberFormat("en");
+export const number = (value) => GROUPED.format(value);

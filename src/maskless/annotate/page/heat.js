@@ -1,6 +1,7 @@
 // Groups by markers: a heat map or bubbles with trees, names, counts or shares; rows by hand.
 import { getJson } from "./api.js";
 import { groupColour, nameColours, ramp } from "./colours.js";
+import { number } from "./dom.js";
 import { column, columnNames, emit, idText, model, on, phenotypeOf, remember, selectGroups, toggleGroup } from "./model.js";
 
 const DIVERGING = ["#2d5fa8", "#8fb4dc", "#f4f4f6", "#eda57a", "#b5460a"];
@@ -41,11 +42,21 @@ export function startHeat() {
 }
 
 let asked = 0;
+let early = null;
+
+// The first table takes the server longest: it is asked for before the page has its cells.
+export function askEarly(who) {
+  early = getJson(`/api/table/group?who=${encodeURIComponent(who)}`);
+  early.catch(() => (early = null)); // asked for again, and told, when it is needed
+}
+
 async function reload() {
   const mine = ++asked;
   const who = encodeURIComponent(model.who);
+  const first = early;
+  early = null;
   const [groups, shown] = await Promise.all([
-    getJson(`/api/table/group?who=${who}`),
+    first ?? getJson(`/api/table/group?who=${who}`),
     options.by === "group" ? null : getJson(`/api/table/${options.by}?who=${who}`),
   ]);
   if (mine !== asked) return;
@@ -240,7 +251,7 @@ function drawBars(pen, left) {
       const length = ((BARS - 34) * table.counts[row]) / most;
       pen.fillRect(left, y, length, cellHeight - 2);
       pen.fillStyle = "#1d1d22";
-      pen.fillText(table.counts[row].toLocaleString("en"), left + length + 2, y + cellHeight / 2 - 0.5);
+      pen.fillText(number(table.counts[row]), left + length + 2, y + cellHeight / 2 - 0.5);
     }
   });
 }
@@ -284,7 +295,7 @@ function listen() {
     tip.hidden = !at || at.id === undefined || event.offsetY < layout.top;
     if (tip.hidden) return;
     const row = layout.rows[at.row];
-    let text = `${rowName(at.id)}: ${table.counts[row].toLocaleString("en")} cells`;
+    let text = `${rowName(at.id)}: ${number(table.counts[row])} cells`;
     if (at.marker) {
       text += `\n${at.marker}: mean ${table.raw[row][at.m].toFixed(2)}, z ${table.z[row][at.m].toFixed(2)}, `
         + `${(100 * table.positive[row][at.m]).toFixed(0)} % positive`;

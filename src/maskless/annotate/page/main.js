@@ -6,17 +6,21 @@ import { clearAll, show, startDetail } from "./detail.js";
 import { conflict, expertsDialog, helpDialog, tablesDialog, versionsDialog, whoDialog } from "./dialogs.js";
 import { number } from "./dom.js";
 import { nextExamples, setKind, startGallery } from "./gallery.js";
-import { startHeat } from "./heat.js";
+import { askEarly, startHeat } from "./heat.js";
 import { idText, load, model, on, refresh, selectGroups, setConflict, setFields } from "./model.js";
 import { acceptSuggestion, focusName, merge, startNaming, step, stepGroup } from "./naming.js";
 import { startTissue, stepImage } from "./tissue.js";
-import { startUmap, toggleLasso } from "./umap.js";
+import { openCanvas, startUmap, toggleLasso } from "./umap.js";
 
 const byId = (id) => document.getElementById(id);
 
 async function start() {
   setConflict(conflict);
-  await load(localStorage.getItem("maskless-who") || "me");
+  const who = localStorage.getItem("maskless-who") || "me";
+  const loading = load(who);
+  askEarly(who);
+  openCanvas(); // the graphics process starts while the cells are on their way
+  await loading;
   byId("study-name").textContent = model.study.name;
   byId("cell-count").textContent = `${number(model.n)} cells`;
   byId("who").textContent = model.who;

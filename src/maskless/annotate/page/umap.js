@@ -2,9 +2,12 @@
 // the rest drawn in steps when at rest, so that no frame is long even with software rendering.
 import { colours } from "./colours.js";
 import { make } from "./dom.js";
+import { cellsInside } from "./inside.js";
 import { focusCell, groups, idText, model, on, selectCells, toggleGroup } from "./model.js";
 
-const STEP = 250_000;
+const STEPS = [150_000, 600_000]; // points of a step at rest, from and to
+const STEP_MS = 250;
+const REST_MS = 220;
 const FEWEST = 15_000;
 const SLOW_MS = 70;
 const QUICK_MS = 30;
@@ -28,14 +31,14 @@ void main() { out_colour = shade; }`;
 
 const view = { x: 0, y: 0, zoom: 1, base: 1 };
 let gl, canvas, over, program, uniforms, colourBuffer, chosenBuffer;
-let order; // random order of the cells, so that any first part of them looks like all
+let order; // order in which cells are drawn, so that any first part of them looks like all
 let lasso = null;
 let lassoOn = false;
 let labelsOn = true;
 let drawn = 0;
 let pending = 0;
 
-export function startUmap() {
+export function openCanvas() {
   canvas = document.getElementById("umap-points");
   over = document.getElementById("umap-over");
   gl = canvas.getContext("webgl2", { antialias: false, preserveDrawingBuffer: true, alpha: false });
@@ -47,7 +50,11 @@ export function startUmap() {
   uniforms = Object.fromEntries(
     ["centre", "scale", "size", "anyChosen"].map((name) => [name, gl.getUniformLocation(program, name)]),
   );
-  order = shuffled(model.n);
+}
+
+export function startUmap() {
+  if (!gl) return;
+  order = spread(model.n);
   const places = new Float32Array(2 * model.n);
   for (let i = 0; i < model.n; i++) {
     places[2 * i] = model.umap[2 * order[i]];
@@ -90,15 +97,13 @@ function attribute(name, data, size, type, normalised) {
   return buffer;
 }
 
-function shuffled(n) {
+// Every cell once, in steps of the golden section: any first part is spread over all images.
+function spread(n) {
+  const shared = (a, b) => (b ? shared(b, a % b) : a);
+  let stride = Math.max(1, Math.round(0.618034 * n));
+  while (shared(stride, n) !== 1) stride++;
   const out = new Uint32Array(n);
-  for (let i = 0; i < n; i++) out[i] = i;
-  let state = 12345;
-  for (let i = n - 1; i > 0; i--) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    const j = state % (i + 1);
-    [out[i], out[j]] = [out[j], out[i]];
-  }
+  for (let i = 0, at = 0; i < n; i++, at = at + stride >= n ? at + stride - n : at + stride) out[i] = at;
   return out;
 }
 
@@ -212,24 +217,37 @@ export function redraw(isMoving) {
   gl.uniform1f(uniforms.anyChosen, model.selection.mask ? 1 : 0);
   drawn = 0;
   cancelAnimationFrame(pending);
-  step(isMoving ? moving : STEP);
+  step(isMoving ? moving : stepSize);
   drawOver();
   if (isMoving) {
     clearTimeout(redraw.rest);
-    redraw.rest = setTimeout(() => redraw(false), 140);
+    redraw.rest = setTimeout(() => redraw(false), REST_MS);
   } else if (drawn < model.n) {
     pending = requestAnimationFrame(more);
   }
 }
 
+let stepSize = 250_000;
+let fence = null; // passed when the last step is drawn: asking for more before would only pile up
+let stepAt = 0;
+
 function step(most) {
   const count = Math.min(Math.round(most), model.n - drawn);
   gl.drawArrays(gl.POINTS, drawn, count);
   drawn += count;
+  if (fence) gl.deleteSync(fence);
+  fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+  gl.flush();
+  stepAt = performance.now();
 }
 
 function more() {
-  step(STEP);
+  if (gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.SIGNALED) {
+    const took = performance.now() - stepAt;
+    const wanted = took > STEP_MS ? stepSize / 2 : took < STEP_MS / 2 ? stepSize * 1.5 : stepSize;
+    stepSize = Math.min(Math.max(wanted, STEPS[0]), STEPS[1]);
+    step(stepSize);
+  }
   if (drawn < model.n) pending = requestAnimationFrame(more);
 }
 
@@ -275,7 +293,7 @@ function groupMiddles() {
     seen[model.codes[i]][0].push(model.umap[2 * i]);
     seen[model.codes[i]][1].push(model.umap[2 * i + 1]);
   }
-  const median = (list) => list.sort((a, b) => a - b)[list.length >> 1];
+  const median = (list) => Float32Array.from(list).sort()[list.length >> 1];
   middles = seen.map(([xs, ys]) => (xs.length ? [median(xs), median(ys)] : null));
   return middles;
 }
@@ -322,25 +340,6 @@ function nearest(px, py, within = 9) {
     if (d < best) [best, row] = [d, i];
   }
   return row;
-}
-
-export function cellsInside(polygon) {
-  const xs = polygon.map((p) => p[0]);
-  const ys = polygon.map((p) => p[1]);
-  const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const mask = new Uint8Array(model.n);
-  const { umap } = model;
-  for (let i = 0; i < model.n; i++) {
-    const x = umap[2 * i];
-    const y = umap[2 * i + 1];
-    if (x < x0 || x > x1 || y < y0 || y > y1) continue;
-    let inside = 0;
-    for (let a = 0, b = xs.length - 1; a < xs.length; b = a++) {
-      if (ys[a] > y !== ys[b] > y && x < ((xs[b] - xs[a]) * (y - ys[a])) / (ys[b] - ys[a]) + xs[a]) inside ^= 1;
-    }
-    mask[i] = inside;
-  }
-  return mask;
 }
 
 function listen() {
@@ -403,9 +402,20 @@ function listen() {
   });
 }
 
-// For tests and for measuring: the time of a moving frame, and where a cell is on the screen.
+// Milliseconds to draw so many points, waited for: without the last line they would only be asked for.
+function timed(points) {
+  const start = performance.now();
+  gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+  gl.drawArrays(gl.POINTS, 0, Math.min(Math.round(points), model.n));
+  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+  return performance.now() - start;
+}
+
+// For tests and for measuring.
 window.umapTest = {
   points: () => Math.round(moving),
   complete: () => drawn >= model.n,
   place: (row) => toScreen(model.umap[2 * row], model.umap[2 * row + 1]),
+  drawMoving: () => timed(moving),
+  drawAll: () => timed(model.n),
 };
