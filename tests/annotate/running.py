@@ -33,7 +33,7 @@ class Running:
         self.process.terminate()
         assert self.process.stdout is not None
         self.said += self.process.stdout.read()
-        self.process.wait(20)
+        self.process.wait(120)
         return self.said
 
 
