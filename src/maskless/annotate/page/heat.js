@@ -6,11 +6,12 @@ import { column, columnNames, emit, idText, model, on, phenotypeOf, remember, se
 
 const DIVERGING = ["#2d5fa8", "#8fb4dc", "#f4f4f6", "#eda57a", "#b5460a"];
 const SEQUENTIAL = ["#f4f4f6", "#a9cbe0", "#5f9bd0", "#4457b0", "#3a1a6e"];
-const LABEL = 118;
+const LABELS = [72, 118]; // pixels for names, from and to
 const TREE = 26;
 const BARS = 70;
 
 let canvas, tip, table, layout, drag;
+let label = LABELS[1];
 let shares = null;
 const options = { values: "z", by: "group", bars: "cells" };
 
@@ -114,7 +115,10 @@ function draw() {
   const pen = canvas.getContext("2d");
   const longest = Math.max(...table.markers.map((m) => Math.min(m.length, 12)));
   const top = 8 + longest * 5.6 + TREE * 0.7;
-  const left = LABEL + (sorted ? TREE : 4);
+  pen.font = '11px system-ui, "DejaVu Sans", sans-serif';
+  const widest = Math.max(...rows.map((row) => pen.measureText(rowName(table.ids[row]).slice(0, 40)).width));
+  label = Math.min(Math.max(widest + 20, LABELS[0]), LABELS[1]);
+  const left = label + (sorted ? TREE : 4);
   const width = box.clientWidth;
   const cellWidth = Math.max(7, (width - left - BARS - 8) / columns.length);
   const cellHeight = Math.min(20, Math.max(9.5, (box.clientHeight - top - 6) / rows.length));
@@ -134,7 +138,7 @@ function draw() {
   drawLegend(pen);
   pen.strokeStyle = "#9a9aa6";
   pen.lineWidth = 1;
-  if (sorted) drawTree(pen, table.row_tree, (at, high) => [LABEL + TREE - 4 - high * (TREE - 6), top + (at + 0.5) * cellHeight]);
+  if (sorted) drawTree(pen, table.row_tree, (at, high) => [label + TREE - 4 - high * (TREE - 6), top + (at + 0.5) * cellHeight]);
   drawTree(pen, table.column_tree, (at, high) => [left + (at + 0.5) * cellWidth, TREE * 0.7 - high * (TREE * 0.7 - 3)]);
 }
 
@@ -201,19 +205,19 @@ function drawNames(pen) {
     const selected = isSelected(id);
     if (selected) {
       pen.fillStyle = "#dbeafa";
-      pen.fillRect(0, y - cellHeight / 2, LABEL, cellHeight);
+      pen.fillRect(0, y - cellHeight / 2, label, cellHeight);
       pen.strokeStyle = "#0b63b5";
       pen.lineWidth = 1.5;
       pen.strokeRect(left - 0.5, y - cellHeight / 2, columns.length * cellWidth, cellHeight - 0.5);
     }
     pen.fillStyle = named ? (named.get(id) ?? "#d2d2d6") : groupColour(model.byId.get(id) ?? { id, place: row });
-    pen.fillRect(LABEL - 9, y - cellHeight / 2 + 1, 7, cellHeight - 2);
+    pen.fillRect(label - 9, y - cellHeight / 2 + 1, 7, cellHeight - 2);
     pen.fillStyle = "#1d1d22";
     pen.font = `${selected ? "600 " : ""}${size}px system-ui, "DejaVu Sans", sans-serif`;
     pen.textAlign = "right";
-    pen.fillText(clipped(pen, rowName(id), LABEL - 14), LABEL - 12, y + 0.5);
+    pen.fillText(clipped(pen, rowName(id), label - 14), label - 12, y + 0.5);
   });
-  pen.font = "10px system-ui, 'DejaVu Sans', sans-serif";
+  pen.font = `${Math.min(10, cellWidth + 1)}px system-ui, "DejaVu Sans", sans-serif`;
   pen.textAlign = "left";
   columns.forEach((m, c) => {
     pen.save();
@@ -277,7 +281,7 @@ function placeOf(event) {
 function listen() {
   canvas.addEventListener("pointerdown", (event) => {
     const at = placeOf(event);
-    drag = at?.id !== undefined && event.offsetX < LABEL ? at : null;
+    drag = at?.id !== undefined && event.offsetX < label ? at : null;
   });
   canvas.addEventListener("pointerup", (event) => {
     const at = placeOf(event);
