@@ -221,3 +221,28 @@ def test_the_figure_and_the_warnings_are_in_the_report(
     texts = [t.get_text() for axes in drawn.axes for t in axes.get_yticklabels()]
     assert NEW in texts
     assert "CD20" in texts
+
+
+def test_background_is_cut_where_the_study_cut_it(
+    known: Path, tissue: Path, tmp_path: Path
+) -> None:
+    from maskless.assignment.on_disk import reference_corrections
+    from maskless.images.background import BackgroundRemoval
+    from maskless.images.background.automatic import AutomaticSignal, Cut
+
+    study = Study.open(known)
+    own = BackgroundRemoval("automatic", ("CD20",), AutomaticSignal({"CD20": Cut(9, 9)}), "mask")
+    assert reference_corrections(study, (own,)) == (own,)
+    content = json.loads(study.scaling_file.read_text())
+    content["background"] = {"cuts": {"CD20": [1.5, 2.0]}}
+    study.scaling_file.write_text(json.dumps(content))
+    (found,) = reference_corrections(study, (own,))
+    assert found.signal == AutomaticSignal({"CD20": Cut(1.5, 2.0)})
+    assert found.markers == ("CD20",)
+    toml = known / "study.toml"
+    changed = toml.read_text().replace(
+        'background_removal = "none"', 'background_removal = "classifier"'
+    )
+    toml.write_text(changed)
+    with pytest.raises(StudyError, match="classifier that was trained on labels"):
+        assign_study(known, [tissue / NEW], tmp_path / "new")
