@@ -4,7 +4,8 @@
 
 34 markers, four views a cell (16, 16, 14 and 12 px). One thread each, in turns:
 
-- maskless: `maskless.training.step.Training.step`, as a study trains;
+- maskless: `maskless.training.step.Training.step`, with own surroundings as the peers sample; a
+  row of its own says what surroundings of other cells cost, with which the default trains;
 - plain: patches cut out and turned by OpenCV, `Conv2d(groups)` float32, NT-Xent with boolean masks
   over all pairs;
 - channels-last: views by `index_select`, grouped convolutions in PyTorch's channels-last layout,
@@ -112,8 +113,13 @@ def make_encoder(config: Config) -> Encoder:
     return Encoder([f"m{i}" for i in range(MARKERS)], config.encoder)
 
 
-def make_training(config: Config, cells: views_benchmark.Cells, count: int) -> Training:
-    settings = config.train.model_copy(update={"cells_per_step": count})
+def make_training(
+    config: Config, cells: views_benchmark.Cells, count: int, surroundings: bool = False
+) -> Training:
+    changes = {"cells_per_step": count, "jitter_um": 0.0}
+    if not surroundings:
+        changes["surroundings_um"] = (0.0, 0.0)
+    settings = config.train.model_copy(update=changes)
     where = (cells.image_v.astype(np.int64), cells.centre_v2)
     return Training(make_encoder(config), cells.halves, *where, settings, 0, Ranks())
 
@@ -174,6 +180,9 @@ def main() -> None:
             for name in names[1:]:
                 ways[f"{name}, compiled"] = Way(name, config, count, True)
         works: dict[str, Callable[[int], object]] = {"maskless": training.step}
+        if config.train.surroundings_um[1] > 0:
+            others = make_training(config, cells, count, surroundings=True)
+            works["maskless, surroundings of others"] = others.step
         works |= {name: lambda _, way=way: way.step(cells) for name, way in ways.items()}
         if given.memory:
             print(f"{preset}, {given.memory}: {added_mib(works[given.memory]):.0f} MiB more")
@@ -193,7 +202,7 @@ def main() -> None:
             cpu, wall = (statistics.median(column) for column in zip(*rows, strict=True))
             hours = cpu / (len(SIZES) * count) * 15.36e6 / 3600
             print(
-                f"  {name:32s} CPU {cpu:7.3f} s  wall {wall:7.3f} s"
+                f"  {name:34s} CPU {cpu:7.3f} s  wall {wall:7.3f} s"
                 f"  x {statistics.median(ratios):5.1f} (least {min(ratios):.1f})"
                 f"  15.36 M views: {hours:.1f} h",
                 flush=True,
