@@ -4,8 +4,7 @@ B = views, C = markers, K = features of a marker, M = knots.
 
 The fit, for each marker alone:
 
-1. *Readout.* Ridge regression of the marker's K features onto the square root of its
-   centre-weighted intensity (of the intensity itself, the few brightest cells would decide), over
+1. *Readout.* Ridge regression of the marker's K features onto its centre-weighted intensity, over
    views of cells and the same views with this intensity scaled by 0, 1/4, 1/2, 1 and 2: so it
    follows expression, not only differences between the cells at hand.
 2. *Calibration.* Isotonic regression of intensity on readout, kept as a rising piecewise linear
@@ -260,11 +259,8 @@ def _curve(
     centred = x - x.mean(0)
     squares = centred.T @ centred
     ridge = _RIDGE * np.trace(squares) / len(squares) + np.finfo(np.float64).tiny
-    root = np.sqrt(np.maximum(y, 0))
-    weight = np.linalg.solve(
-        squares + ridge * np.eye(len(squares)), centred.T @ (root - root.mean())
-    )
-    offset = root.mean() - x.mean(0) @ weight
+    weight = np.linalg.solve(squares + ridge * np.eye(len(squares)), centred.T @ (y - y.mean()))
+    offset = y.mean() - x.mean(0) @ weight
     return weight, np.array(offset), *_isotonic_knots(x @ weight + offset, y)
 
 
