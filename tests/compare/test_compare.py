@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from maskless.cells_file import read_cells, write_cells
 from maskless.compare import compare_study
 from maskless.compare.controls import mask_means, raw_pixels
 from maskless.compare.reference import Counts, Matched, match_reference
 from maskless.compare.scores import held_out_names
+from maskless.compare.trained import other_seeds, paper_preset, random_encoders, trained_encoder
+from maskless.encoder import load_encoder
 from maskless.errors import InputError
 from maskless.images.image import Image
 from maskless.running import run_study
+from maskless.segmentation import segment_study
 from maskless.simulate import simulate
 from maskless.stages import study_images
 from maskless.study import Study
@@ -67,10 +71,18 @@ def test_a_study_is_compared_with_truth_and_every_control(study: Study, tissue: 
         masks=f"{files}/mask.tif",
         beside=[study.folder],
         seeds=2,
+        trainings=2,
+        paper=True,
+        paper_steps=2,
     )
     record = json.loads((study.folder / "comparison.json").read_text())
-    assert CONTROLS | {"mask mean", "study: embedding"} < record["scores"].keys()
-    assert record["scores"]["study: embedding"] == record["scores"]["maskless: embedding"]
+    assert CONTROLS | {"mask mean", "study: embedding", "paper's preset"} < record["scores"].keys()
+    several = record["scores_by_encoder"]["maskless: embedding"]
+    assert len(several) == len(record["scores_by_encoder"]["random encoder"]) == 2
+    mean = np.mean([scores["ari"] for scores in several])
+    assert record["scores"]["maskless: embedding"]["ari"] == pytest.approx(mean)
+    assert record["simulated"]
+    assert record["sentence"].startswith("Simulated tissue")
     for name, scores in record["scores"].items():
         assert all(np.isfinite(value) for value in scores.values()), name
         assert name in text
@@ -85,6 +97,32 @@ def test_a_study_is_compared_with_truth_and_every_control(study: Study, tissue: 
         assert (study.figures_folder / f"comparison.{kind}").stat().st_size > 10_000
     for key in record["scores"]:
         assert key in (study.figures_folder / "comparison.svg").read_text()
+
+
+def test_encoders_trained_beside_the_studys_own_are_used_again(
+    study: Study, tissue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells, images = read_cells(study.cells_file), study_images(study)
+    training = other_seeds(study, 1)[0]
+    first = trained_encoder(study, images, cells, training)
+    monkeypatch.setattr("maskless.pipeline.train_with_history", None)
+    again = trained_encoder(study, images, cells, training)
+    assert torch.equal(first.stem_weight, again.stem_weight)
+    own = load_encoder(study.encoder_folder)
+    assert not torch.equal(own.stem_weight, again.stem_weight)
+    random = random_encoders(study, 2)
+    assert random[0].seed != random[1].seed
+    assert {other.train.steps for other in random} == {0}
+    assert paper_preset(study, 7).train.steps == 7
+    assert paper_preset(study, None).train.steps == study.config.train.steps
+
+
+def test_masks_of_the_studys_segmentation_are_a_control(study: Study, tissue: Path) -> None:
+    segment_study(study.folder)
+    files = str(tissue / "{image}")
+    compare_study(study.folder, f"{files}/cells_truth.csv", "cell_type", seeds=1)
+    record = json.loads((study.folder / "comparison.json").read_text())
+    assert record["scores"]["segmentation: mask mean"]["linear_macro_f1"] > 0.4
 
 
 def test_one_table_and_one_table_an_image_are_the_same(
