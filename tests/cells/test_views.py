@@ -194,7 +194,9 @@ def test_draws_follow_the_settings():
 
 
 def test_augmentations_can_be_switched_off():
-    nothing = TrainSettings(rotate=False, flip=False, zoom=(1, 1), gain=(1, 1), noise=0.0)
+    nothing = TrainSettings(
+        rotate=False, flip=False, zoom=(1, 1), gain=(1, 1), noise=0.0, jitter_um=0.0
+    )
     how = draw_augmentations(np.random.default_rng(0), 6, 3, nothing)
     np.testing.assert_array_equal(how.matrices_v22, np.broadcast_to(np.eye(2), (6, 2, 2)))
     assert how.gain_vc is None

@@ -191,7 +191,7 @@ def test_scaling_can_be_undone(method: str) -> None:
     scaling = fit_scaling(ImageSet.from_images([made], PANEL), settings, 0)
     counts_cyx = made.pixels_cyx.astype(np.float32)
     pixels_cyx = scaling.apply(counts_cyx)
-    linear = scaling.linear(pixels_cyx.reshape(len(counts_cyx), -1).T, scaling.channels).T
+    linear = scaling.linear(pixels_cyx.reshape(len(counts_cyx), -1).T).T
     shown = pixels_cyx.reshape(len(counts_cyx), -1) > 0
     np.testing.assert_allclose(
         linear[shown], counts_cyx.reshape(len(counts_cyx), -1)[shown], rtol=1e-4
