@@ -227,15 +227,26 @@ def _names(
 
 def _sentence(results: dict[str, Scores]) -> str:
     """Say whether the embedding is ahead of every control, and where not."""
-    behind = []
     controls = [name for name in results if not name.startswith(OWN)]
-    for key, title in TITLES.items():
-        own = results[EMBEDDING][key]
-        best = max(controls, key=lambda name: results[name][key])
-        if results[best][key] >= own:
-            behind.append(f"{title} ({own:.3f}, {best} {results[best][key]:.3f})")
-    ahead = len(TITLES) - len(behind)
-    said = f"The embedding is ahead of every control in {ahead} of {len(TITLES)} scores"
+    maskless = [name for name in controls if "mask mean" not in name]
+
+    def best(key: str, among: list[str]) -> str:
+        return max(among, key=lambda name: results[name][key])
+
+    def ahead_of(among: list[str]) -> list[str]:
+        own = results[EMBEDDING]
+        return [key for key in TITLES if own[key] > results[best(key, among)][key]]
+
+    ahead = ahead_of(controls)
+    said = f"The embedding is ahead of every control in {len(ahead)} of {len(TITLES)} scores"
+    if len(maskless) < len(controls):
+        said += f", and of all that have no masks in {len(ahead_of(maskless))}"
+    behind = [
+        f"{title} ({results[EMBEDDING][key]:.3f}, {best(key, controls)} "
+        f"{results[best(key, controls)][key]:.3f})"
+        for key, title in TITLES.items()
+        if key not in ahead
+    ]
     return f"{said}; behind the best in {', '.join(behind)}." if behind else f"{said}."
 
 
