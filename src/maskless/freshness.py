@@ -166,11 +166,12 @@ def _content(path: Path) -> str:
 
 def _samples(study: Study) -> dict[str, str] | str:
     """The batch of each image; what is wrong with the table is the stage's error."""
-    from maskless.images.align import SAMPLES, sample_column
+    from maskless.csv_tables import IMAGE_TABLE
+    from maskless.images.align import sample_column
 
     names = [entry["name"] for entry in _inventory(study)]
     try:
-        return sample_column(study.folder / SAMPLES, study.config.clean.align, names)
+        return sample_column(study.folder / IMAGE_TABLE, study.config.clean.align, names)
     except MasklessError as error:
         return str(error)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from maskless.annotate.places import Clustering
-from maskless.annotate.spreadsheet import csv_rows
 from maskless.annotate.study_cells import MOST_CATEGORIES, Column
+from maskless.csv_tables import IMAGE_TABLE, read_image_table
 from maskless.errors import InputError
 
-TABLE_NAME = "images.csv"
 NONE = "(none)"
 
 
@@ -38,28 +37,10 @@ def image_columns(folder: Path, clustering: Clustering) -> dict[str, Column]:
     InputError
         If the table has no column "image", an image stands there twice, or none is of this study.
     """
-    file = folder / TABLE_NAME
+    file = folder / IMAGE_TABLE
     if not file.is_file():
         return {}
-    try:
-        lines = csv_rows(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InputError("this is not UTF-8 text", file=file, do="Save it as UTF-8") from None
-    heading = [title.strip() for title in lines[0]]
-    if "image" not in (lower := [title.lower() for title in heading]):
-        raise InputError(
-            "the table has no column for the image",
-            file=file,
-            expected="image and others, such as patient",
-            found=", ".join(heading)[:200],
-        )
-    key = lower.index("image")
-    told: dict[str, list[str]] = {}
-    for line in lines[1:]:
-        name = line[key].strip() if key < len(line) else ""
-        if name in told:
-            raise InputError("an image stands twice in the table", file=file, image=name)
-        told[name] = line
+    titles, told = read_image_table(file)
     if not set(told) & set(clustering.images):
         raise InputError(
             "no image of the table is in this study",
@@ -68,16 +49,10 @@ def image_columns(folder: Path, clustering: Clustering) -> dict[str, Column]:
             found=", ".join(list(told)[:5]) or "nothing",
         )
     columns = {}
-    for place, title in enumerate(heading):
-        if place == key or not title:
-            continue
-        values = [_value(told.get(image, []), place) for image in clustering.images]
+    for title in titles:
+        values = [told.get(image, {}).get(title) or NONE for image in clustering.images]
         names = tuple(dict.fromkeys(values))
         if 1 < len(names) <= MOST_CATEGORIES:
             codes = np.array([names.index(value) for value in values], np.int32)
             columns[title] = Column(codes[clustering.images_n], names)
     return columns
-
-
-def _value(line: list[str], place: int) -> str:
-    return (line[place].strip() if place < len(line) else "") or NONE

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from maskless.annotate.labels import Group, Labels
+from maskless.csv_tables import csv_rows
 from maskless.errors import InputError
 
 _TEXTS = ("name", "broad", "notes", "color")
@@ -108,29 +109,6 @@ def from_csv(text: str, labels: Labels) -> tuple[dict[str, dict[str, Any]], list
 
 def _changed(values: dict[str, Any], group: Group) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value != getattr(group, field)}
-
-
-def csv_rows(text: str) -> list[list[str]]:
-    """Rows of a table with commas, semicolons or tabs, empty lines left out.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or there is nothing in it.
-    """
-    text = text.removeprefix("\ufeff")
-    first = re.split(r"[\r\n]", re.sub(r'"[^"]*"', "", text), maxsplit=1)[0]
-    delimiter = max(",;\t", key=first.count)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # notes may be longer than 128 kB
-    try:
-        rows = [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
-        ]
-    except csv.Error as error:
-        raise InputError("this is not a readable table", found=str(error)) from error
-    if not rows:
-        raise InputError("the table is empty", do="Save the sheet as CSV and import that")
-    return rows
 
 
 def _columns(heading: list[str]) -> dict[str, int]:

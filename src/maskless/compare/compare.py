@@ -132,14 +132,10 @@ def compare_study(
     made = simulated_by(reference)
     if made is not None:
         sentence = f"Simulated tissue: the reference is the simulation's truth. {sentence}"
-    write_json(
-        study.folder / "comparison.json",
-        {
-            **_record(matched, results, found, naming, sentence, reference, label, list(seed_list)),
-            "scores_by_encoder": {k: v for k, v in by_encoder.items() if len(v) > 1},
-            "simulated": made is not None,
-        },
-    )
+    record = _record(matched, results, found, naming, sentence, reference, label, list(seed_list))
+    record["scores_by_encoder"] = {k: v for k, v in by_encoder.items() if len(v) > 1}
+    record["simulated"] = made is not None
+    write_json(study.folder / "comparison.json", record)
     figure = comparison(found, results, TITLES, naming, sentence)
     for kind in ("png", "svg"):
         save(figure, study.figures_folder / f"comparison.{kind}")

@@ -71,10 +71,7 @@ def score_table(
         )
         for seed in seeds
     ]
-    scores: Scores = {}
-    for key in (key for key in by_seed[0] if not key.endswith("_sd")):
-        values = [found[key] for found in by_seed]
-        scores |= {key: float(np.mean(values)), f"{key}_sd": float(np.std(values))}
+    scores = _mean_and_spread(by_seed)
     for name, probe in (("linear", linear_probe), ("knn", knn_probe)):
         summary = probe(table_pd, matched.label_p, matched.group_p, seeds).summary()
         scores |= {f"{name}_{key}": value for key, value in summary.items()}
@@ -112,11 +109,16 @@ def score_tables(
     ]
     if len(by_table) == 1:
         return by_table[0], by_table
+    return _mean_and_spread(by_table), by_table
+
+
+def _mean_and_spread(several: Sequence[Scores]) -> Scores:
+    """Mean of each score, and its standard deviation; spreads that are there are left out."""
     scores: Scores = {}
-    for key in (key for key in by_table[0] if not key.endswith("_sd")):
-        values = [found[key] for found in by_table]
+    for key in (key for key in several[0] if not key.endswith("_sd")):
+        values = [found[key] for found in several]
         scores |= {key: float(np.mean(values)), f"{key}_sd": float(np.std(values))}
-    return scores, by_table
+    return scores
 
 
 def held_out_names(clusters_p: NDArray[np.str_], matched: Matched, seed: int) -> NDArray[np.str_]:

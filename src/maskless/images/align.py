@@ -9,7 +9,6 @@ slides were stained or measured apart, by batch rather than by image where image
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from maskless.csv_tables import IMAGE_TABLE, read_image_table
 from maskless.errors import InputError, SettingsError
 from maskless.images.counts import counts_of
 from maskless.images.image import Image, ImageSet, Panel
@@ -37,7 +37,6 @@ LARGEST = 3.0
 """Factors are kept within 1/3 and 3: what differs more is not the stain alone."""
 
 _LEAST_AREA_UM2 = 200.0  # stained, about ten cells
-SAMPLES = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Alignment:
             factors = _factors(levels_of(counts_cyx, image.um_per_pixel), self.targets)
         else:
             factors = (1.0,) * len(self.channels)
-            told = [f"not aligned: {SAMPLES} does not tell its {self.by}"]
+            told = [f"not aligned: {IMAGE_TABLE} does not tell its {self.by}"]
         far = [
             name
             for name, factor in zip(self.channels, factors, strict=True)
@@ -158,7 +157,7 @@ def prepare_alignment(
     """
     groups = {name: name for name in images.names}
     if settings.align != "image":
-        groups = sample_column((folder or Path()) / SAMPLES, settings.align, images.names)
+        groups = sample_column((folder or Path()) / IMAGE_TABLE, settings.align, images.names)
     levels_of_group: dict[str, list[NDArray[np.float64]]] = {}
     for image in track(images, "clean (fit alignment)", total=len(images)):
         if image.name not in groups:
@@ -212,7 +211,7 @@ def sample_column(file: Path, column: str, images: Sequence[str]) -> dict[str, s
     Raises
     ------
     InputError
-        If the file or the column is missing, or no image has a value.
+        If the file or the column is missing, no image has a value, or an image stands twice.
     """
     if not file.is_file():
         raise InputError(
@@ -221,27 +220,15 @@ def sample_column(file: Path, column: str, images: Sequence[str]) -> dict[str, s
             expected=f"a CSV with the columns image and {column}",
             do='Make it, or set clean.align to "image" or "none"',
         )
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("this is not UTF-8 text", file=file, do="Save it as UTF-8") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    heads = {str(head).strip(): head for head in (rows[0] if rows else [])}
-    key = next((head for head in heads if head.lower() == "image"), None)
-    if key is None or column not in heads:
+    columns, rows = read_image_table(file)
+    if column not in columns:
         raise InputError(
-            f"the table of the images has no column {'image' if key is None else column}",
+            f"the table of the images has no column {column}",
             file=file,
-            found=", ".join(heads),
+            found=", ".join(columns),
             do="Correct clean.align in study.toml, or the table",
         )
-    told = {
-        str(row[heads[key]]).strip(): str(row[heads[column]] or "").strip()
-        for row in rows
-        if row[heads[key]]
-    }
+    told = {name: row[column] for name, row in rows.items()}
     found = {name: told[name] for name in images if told.get(name)}
     if not found:
         raise InputError(
