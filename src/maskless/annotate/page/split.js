@@ -4,56 +4,66 @@ import { button, make, number } from "./dom.js";
 import { activation, chosen, idText, model, selectGroups, write } from "./model.js";
 
 let job = null; // the last one that was started
+let shown = null; // where the details show it now: they are drawn anew at any time
+const entered = { k: 30, resolution: 1, min_size: 20 }; // outlives the fields
 
 export function splitSection(group, ofCells = false) {
-  const entry = (value, label, step) => make("input", { type: "number", value, step, min: 0, ariaLabel: label, title: label });
-  const [k, resolution, size] = [entry(30, "neighbours", 1), entry(1, "resolution", 0.1), entry(20, "smallest part", 1)];
-  for (const input of [k, resolution, size]) input.style.width = "48px";
-  const state = make("div", { className: "row" });
-  const start = async () => {
-    try {
-      job = await postJson("/api/split", {
-        who: model.who, group: group.id, ...(ofCells ? { cells: chosen().cells } : {}),
-        k: Number(k.value), resolution: Number(resolution.value), min_size: Number(size.value),
-      });
-      watch();
-    } catch (error) {
-      toast(error.message);
-    }
+  const entry = (key, label, step) => {
+    const field = make("input", { type: "number", value: entered[key], step, min: 0, ariaLabel: label, title: label });
+    field.style.width = "48px";
+    field.addEventListener("input", () => (entered[key] = Number(field.value)));
+    return field;
   };
-  const watch = async () => {
-    const mine = job.id;
-    while (job?.id === mine && state.isConnected !== false) {
-      showJob(state, group);
-      if (job.state !== "running") return;
-      await new Promise((resolve) => setTimeout(resolve, 300));
-      try {
-        job = await getJson(`/api/split/${mine}`);
-      } catch (error) {
-        toast(error.message);
-        return;
-      }
-    }
-  };
-  if (job && job.group === group.id) setTimeout(job.state === "running" ? watch : () => showJob(state, group));
+  shown = { state: make("div", { className: "row" }), group };
+  showJob();
   return [
     make("h3", { textContent: ofCells ? "Split these cells" : "Split" }),
-    make("div", { className: "row" }, button("split by PhenoGraph", start, "S"), "k", k, "resolution", resolution, "at least", size),
-    state,
+    make("div", { className: "row" }, button("split by PhenoGraph", () => start(group, ofCells), "S"),
+      "k", entry("k", "neighbours", 1), "resolution", entry("resolution", "resolution", 0.1),
+      "at least", entry("min_size", "smallest part", 1)),
+    shown.state,
     ...(ofCells ? [] : thresholdRow(group)),
   ];
 }
 
-function showJob(state, group) {
-  if (!job) return; // applied or forgotten meanwhile
-  if (job.state === "running") {
-    state.replaceChildren(
-      make("progress", { value: job.share }), `${job.message}, ${job.seconds.toFixed(0)} s `,
-      button("cancel", async () => {
-        job = await postJson("/api/split/cancel", { job: job.id });
-        showJob(state, group);
-      }),
-    );
+async function start(group, ofCells) {
+  try {
+    job = await postJson("/api/split", {
+      who: model.who, group: group.id, ...(ofCells ? { cells: chosen().cells } : {}), ...entered,
+    });
+    const mine = job.id;
+    while (job?.id === mine) {
+      showJob();
+      if (job.state !== "running") return;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      const told = await getJson(`/api/split/${mine}`);
+      if (job?.id === mine && job.state === "running") job = told; // not cancelled meanwhile
+    }
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+async function cancel() {
+  try {
+    job = await postJson("/api/split/cancel", { job: job.id });
+    showJob();
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+function showJob() {
+  const { state, group } = shown;
+  if (job?.group !== group.id) {
+    state.replaceChildren();
+  } else if (job.state === "running") {
+    // Changed in place: a button that is replaced under the mouse is not clicked.
+    if (!state.querySelector("progress")) {
+      state.replaceChildren(make("progress"), make("span"), button("cancel", cancel));
+    }
+    state.querySelector("progress").value = job.share;
+    state.querySelector("span").textContent = `${job.message}, ${job.seconds.toFixed(0)} s`;
   } else if (job.state === "done") {
     const left = job.left ? `, ${number(job.left)} cells in smaller parts stay` : "";
     const apply = button(`make ${job.sizes.length} groups`, async () => {
@@ -65,7 +75,7 @@ function showJob(state, group) {
     });
     apply.disabled = job.sizes.length < 2;
     state.replaceChildren(`${job.sizes.length} parts: ${job.sizes.map(number).join(", ")}${left} `, apply,
-      button("forget", () => ((job = null), state.replaceChildren())));
+      button("forget", () => ((job = null), showJob())));
   } else {
     state.replaceChildren(`${job.state}: ${job.message}`);
   }
