@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from method_losses import training_with
 from method_sets import SETS, DataSet, Table, controls, open_set, positivity_auc
-from torch.nn import functional
 
 import maskless as mx
 from maskless.compare.scores import score_table
 from maskless.config import PRESETS, ClusterSettings, resolve
-from maskless.training import step
 
 FULL, NO_GAIN, OFF = (0.5, 2.0), (1.0, 1.0), (0.0, 0.0)
 PAPER = {
@@ -56,6 +54,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "temperature 0.1": {"train": {"temperature": 0.1}},
     "temperature 0.5": {"train": {"temperature": 0.5}},
     "VICReg": {"loss": "vicreg"},
+    "BYOL": {"loss": "byol"},
     "no projection head": {"train": {"projection": False}},
     "LARS 4.6": {
         "train": {"optimizer": "lars", "learning_rate": 4.6, "weight_decay": 1e-6},
@@ -76,29 +75,13 @@ ROWS: dict[str, dict[str, Any]] = {
 SHOWN = ("linear_macro_f1", "knn_macro_f1", "held_out_macro_f1", "ari", "ami")
 
 
-def vicreg(
-    z_vd: torch.Tensor, cells: int, temperature: float, share: tuple[int, int]
-) -> torch.Tensor:
-    """VICReg (Bardes 2022, arXiv:2105.04906) over all pairs of views, its weights 25, 25, 1."""
-    views = z_vd.view(-1, cells, z_vd.shape[1])
-    middle = views.mean(0, keepdim=True)
-    apart = ((views - middle) ** 2).mean() * 2 * len(views) / max(len(views) - 1, 1)
-    centred = views - views.mean(1, keepdim=True)
-    spread = torch.sqrt(centred.var(1) + 1e-4)
-    covariance = torch.einsum("vbi,vbj->vij", centred, centred) / (cells - 1)
-    square = (covariance**2).sum((1, 2)) - (torch.diagonal(covariance, 0, 1, 2) ** 2).sum(1)
-    return 25 * apart + 25 * functional.relu(1 - spread).mean() + (square / z_vd.shape[1]).mean()
-
-
 def trained(data: DataSet, name: str, seed: int) -> tuple[dict[str, Table], float]:
     """Embedding, features and activations of the matched cells, and CPU seconds of training."""
     tables = dict(ROWS[name])
-    loss = tables.pop("loss", None)
+    loss = tables.pop("loss", "nt_xent")
     config = resolve(tables)
-    usual, start = step.nt_xent, time.process_time()
-    try:
-        if loss == "vicreg":
-            step.nt_xent = vicreg  # type: ignore[assignment]
+    start = time.process_time()
+    with training_with(loss):
         encoder = mx.train(
             data.images,
             data.cells,
@@ -107,8 +90,6 @@ def trained(data: DataSet, name: str, seed: int) -> tuple[dict[str, Table], floa
             embed_view_um=config.embed.view_um,
             seed=seed,
         )
-    finally:
-        step.nt_xent = usual
     seconds = time.process_time() - start
     chosen = data.cells[data.matched.rows_p].copy()
     found = mx.embed(encoder, data.images, chosen, config.embed)
