@@ -33,6 +33,7 @@ CONTROLS = (
     "random encoder",
     "random encoder, features",
     "paper's preset, 300 steps",
+    "paper's preset, untrained",
 )
 Scores = dict[int, list[float]]  # by training seed
 

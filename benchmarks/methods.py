@@ -36,6 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "default": {},
     "random encoder": {"train": {"steps": 0}},
     "paper's preset, 300 steps": PAPER,
+    "paper's preset, untrained": {**PAPER, "train": {**PAPER["train"], "steps": 0}},
     "own surroundings": {"train": {"surroundings_um": OFF}},
     "surroundings beyond 2.5 to 4 um": {"train": {"surroundings_um": (2.5, 4.0)}},
     "surroundings beyond 4 to 8 um": {"train": {"surroundings_um": (4.0, 8.0)}},
