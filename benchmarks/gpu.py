@@ -1,9 +1,11 @@
 """Training and embedding on a GPU beside PyTorch's own way, in one run.
 
 ``python benchmarks/gpu.py [--steps 200] [--widths 8 16] [--presets default paper]``
+``python benchmarks/gpu.py --only-clusters`` is part 6 alone.
 ``python benchmarks/gpu.py --dry`` goes through every line on a CPU, in Triton's interpreter.
 
-It needs PyTorch for CUDA with its Triton, NumPy, SciPy and Numba: no package of files or settings.
+It needs PyTorch for CUDA with its Triton, NumPy, SciPy and Numba: no package of files or settings,
+but for the last part (RAPIDS).
 A step: 768 cells x 4 views (16, 16, 14, 12 px) x 34 markers, 256-256-128 head, NT-Xent, AdamW.
 
 1. The device's limits: bytes a second of a copy, operations a second of a bfloat16 product.
@@ -15,6 +17,7 @@ A step: 768 cells x 4 views (16, 16, 14, 12 px) x 34 markers, 256-256-128 head, 
    operations need at least, whichever is longer, over the time that they take.
 4. Whole steps with either towers, and what 5,000 of them take; the parts of a step.
 5. Embedding of cells, and what 1.8 million take.
+6. Where RAPIDS is installed: PhenoGraph with neighbours by cuML beside the CPU's.
 
 Medians. Times are wall seconds around synchronised work after a warm-up; views of steps and of
 embedding are gathered anew each time.
@@ -36,6 +39,7 @@ if "--dry" in sys.argv:
 
 import numpy as np
 import torch
+from gpu_clustering import compare_clustering
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -368,10 +372,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="measured steps")
     parser.add_argument("--widths", type=int, nargs="+", default=[4] if DRY else [8, 16])
     parser.add_argument("--presets", nargs="+", default=["default", "paper"])
+    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 300_000, CELLS_ASKED])
+    parser.add_argument("--only-clusters", action="store_true", help="the last part alone")
     parser.add_argument(
         "--dry", action="store_true", help="tiny sizes on a CPU; times mean nothing"
     )
     given = parser.parse_args()
+    if given.only_clusters:
+        compare_clustering(given.cells)
+        return
     if not (DRY or torch.cuda.is_available()):
         raise SystemExit("torch sees no GPU; --dry goes through all lines on a CPU")
     set_mode("plain")
@@ -394,6 +403,8 @@ def main() -> None:
             embed(encoder, device_atlas, rng)
     if not DRY:
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+        torch.cuda.empty_cache()  # RAPIDS has a pool of its own
+    compare_clustering(given.cells)
 
 
 if __name__ == "__main__":

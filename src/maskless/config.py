@@ -187,6 +187,9 @@ class ClusterSettings(Settings):
     power: Positive = Field(
         1.0, description="of the Jaccard weights: 1 is PhenoGraph, 2 finds more small clusters"
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="where neighbours are searched; cuda = all pairs, with cuML (RAPIDS)"
+    )
 
 
 class UmapSettings(Settings):

@@ -15,7 +15,7 @@ from maskless.storage import read_json
 from maskless.study import STAGES, Study, file_hash, fingerprint
 
 if TYPE_CHECKING:
-    from maskless.config import EmbedSettings, EncoderSettings, TrainSettings
+    from maskless.config import ClusterSettings, EmbedSettings, EncoderSettings, TrainSettings
     from maskless.images import Image
 
 # Raised when a stage computes something else from the same input and settings.
@@ -59,6 +59,8 @@ def expected(
     tables: list[object] = [getattr(config, stage)]
     if stage == "train":
         tables = _of_training(config.train, config.encoder, config.embed)
+    if stage == "cluster":
+        tables = [of_clusters(config.cluster)]
     if stage == "clean" and config.clean.spillover is not None:
         tables.append(_content(study.resolve(config.clean.spillover)))
     if stage == "clean" and config.clean.align not in ("none", "image"):
@@ -86,6 +88,12 @@ def training_fingerprint(
         return None
     tables = _of_training(train, encoder, study.config.embed)
     return fingerprint("train", _VERSION["train"], tables, seed, [before])
+
+
+def of_clusters(settings: ClusterSettings) -> dict[str, Any]:
+    """What the clusters follow from; the CPU is not told, as in clusters made before GPUs were."""
+    usual = {"device"} if settings.device == "cpu" else set()
+    return settings.model_dump(mode="json", exclude=usual)
 
 
 def _of_training(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,6 +224,7 @@ def cluster(
     resolution: float = ClusterSettings().resolution,
     min_size: int = ClusterSettings().min_size,
     power: float = ClusterSettings().power,
+    device: Literal["cpu", "cuda"] = ClusterSettings().device,
     seed: int = 0,
 ) -> None:
     """PhenoGraph on ``obsm["X_embedding"]``; changes `cells` in place.
@@ -240,6 +241,8 @@ def cluster(
         Smaller clusters become "-1" (unknown).
     power
         Of the Jaccard weights: 1 is PhenoGraph, 2 lets weak edges count less.
+    device
+        Where neighbours are searched: the CPU, or an NVIDIA GPU with cuML (RAPIDS).
     seed
         Fixes the order in which communities are looked for.
 
@@ -247,19 +250,26 @@ def cluster(
     ------
     InputError
         If there are no embeddings, or not more cells than `k`.
+    SettingsError
+        If `device` is "cuda" and cuML or a GPU is missing.
     """
     import pandas as pd
 
     from maskless.analysis import phenograph_graph
+    from maskless.analysis.rapids import rapids_name
 
-    found = phenograph_graph(embeddings(cells), k, resolution, min_size, seed, power=power)
+    found = phenograph_graph(
+        embeddings(cells), k, resolution, min_size, seed, power=power, device=device
+    )
     labels = found.labels_n
     order = [str(c) for c in sorted(set(labels.tolist()) - {-1})]
     order += [UNKNOWN] if (labels < 0).any() else []
     cells.obs["cluster"] = pd.Categorical(labels.astype(str), categories=order)
     cells.obs["phenotype"] = pd.Categorical([UNNAMED] * cells.n_obs, categories=[UNNAMED])
     cells.obsp["connectivities"] = found.graph
-    cells.uns.setdefault("maskless", {})["modularity"] = found.modularity
+    about = cells.uns.setdefault("maskless", {})
+    about["modularity"] = found.modularity
+    about["neighbours"] = "cpu" if device == "cpu" else rapids_name()
 
 
 def umap(

@@ -265,6 +265,7 @@ def _cluster(study: Study, options: Options) -> Facts:
         resolution=settings.resolution,
         min_size=settings.min_size,
         power=settings.power,
+        device=settings.device,
         seed=study.config.seed,
     )
     labels = cells.obs["cluster"]
@@ -272,6 +273,7 @@ def _cluster(study: Study, options: Options) -> Facts:
         "clusters": sum(category != UNKNOWN for category in labels.cat.categories),
         "unknown_cells": int((labels == UNKNOWN).sum()),
         "modularity": round(cells.uns["maskless"]["modularity"], 4),
+        "neighbours": cells.uns["maskless"]["neighbours"],
     }
     _save(study, cells, "cluster", facts)
     return facts

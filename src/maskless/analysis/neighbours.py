@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from maskless.analysis.all_pairs import compare_all
 from maskless.analysis.neighbour_lists import SAMPLE, THOROUGH, USUAL, Known, NeighbourLists
 from maskless.analysis.parallel import parallel_map, row_ranges
-from maskless.errors import InputError
+from maskless.analysis.rapids import compare_all_on_gpu, rapids_name
+from maskless.errors import InputError, SettingsError
 from maskless.progress import log
 
 Metric = Literal["euclidean", "cosine"]
+Device = Literal["cpu", "cuda"]
 
 EXACT_UP_TO = 10_000
 """Up to this many points every pair is compared."""
@@ -81,6 +83,7 @@ def nearest_neighbours(
     metric: Metric = "euclidean",
     seed: int = 0,
     exact: bool | None = None,
+    device: Device = "cpu",
 ) -> Neighbours:
     """Find the k nearest other points of every point.
 
@@ -104,13 +107,19 @@ def nearest_neighbours(
         Of the random choices of the approximate search.
     exact
         Compare all pairs (True), never (False), or by the number of points (None).
+    device
+        ``"cuda"``: compare all pairs, however many, on an NVIDIA GPU with cuML (RAPIDS).
 
     Raises
     ------
     InputError
         If there are no more points than neighbours, values are not finite, or a point has
         length zero and therefore no direction (cosine).
+    SettingsError
+        If `device` is "cuda" and cuML or a GPU is missing, or finds too few.
     """
+    if device not in ("cpu", "cuda"):
+        raise SettingsError(f'device is "{device}"; expected "cpu" or "cuda"')
     points = _prepare(points_nd, metric)
     _check_k(k)
     n = len(points)
@@ -120,6 +129,8 @@ def nearest_neighbours(
             do="Take more cells or a smaller k",
         )
     rooted = metric == "euclidean"
+    if device == "cuda":
+        return _with_rapids(points, k, metric, seed)
     if exact is None:
         exact = n <= EXACT_UP_TO
     if exact:
@@ -144,6 +155,22 @@ def nearest_neighbours(
                 break
         return Neighbours(indices, _halved(distances, metric), lists.order_n)
     return Neighbours(indices, _halved(distances, metric))
+
+
+def _with_rapids(points: NDArray[np.float32], k: int, metric: Metric, seed: int) -> Neighbours:
+    log(f"nearest neighbours: all pairs compared by {rapids_name()}")
+    indices, distances = compare_all_on_gpu(points, k, rooted=metric == "euclidean")
+    # As on the CPU, what follows is faster with near cells side by side.
+    order = NeighbourLists(points, k, seed).order_n if len(points) > EXACT_UP_TO else None
+    found = Neighbours(indices, _halved(distances, metric), order)
+    recall = check_recall(points, found, metric, _CHECKED, seed)
+    log(f"nearest neighbours: {recall:.1%} of the true ones found ({_CHECKED} checked)")
+    if recall < LEAST_RECALL:
+        raise SettingsError(
+            f'device is "cuda", but cuML found only {recall:.1%} of the nearest neighbours. '
+            'Take "cpu"'
+        )
+    return found
 
 
 def nearest_among(

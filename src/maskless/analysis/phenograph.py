@@ -18,7 +18,12 @@ from scipy.sparse import csr_matrix
 from maskless.analysis.assign import vote
 from maskless.analysis.jaccard import jaccard_in_order, reorder
 from maskless.analysis.leiden import by_falling_size, find_communities
-from maskless.analysis.neighbours import Neighbours, nearest_among, nearest_neighbours
+from maskless.analysis.neighbours import (
+    Device,
+    Neighbours,
+    nearest_among,
+    nearest_neighbours,
+)
 from maskless.analysis.parallel import parallel_map
 from maskless.errors import InputError
 
@@ -56,6 +61,7 @@ def phenograph(
     min_size: int = 50,
     seed: int = 0,
     power: float = 1.0,
+    device: Device = "cpu",
 ) -> NDArray[np.int32]:
     """Cluster cells; see :func:`phenograph_graph`, which gives the graph as well.
 
@@ -64,7 +70,9 @@ def phenograph(
     NDArray
         int32 labels (n,): 0.. by falling size, -1 in clusters of fewer than `min_size` cells.
     """
-    return phenograph_graph(points_nd, k, resolution, min_size, seed, power=power).labels_n
+    return phenograph_graph(
+        points_nd, k, resolution, min_size, seed, power=power, device=device
+    ).labels_n
 
 
 def phenograph_graph(
@@ -75,6 +83,7 @@ def phenograph_graph(
     seed: int = 0,
     neighbours: Neighbours | None = None,
     power: float = 1.0,
+    device: Device = "cpu",
 ) -> PhenoGraph:
     """Cluster cells with PhenoGraph and keep the graph.
 
@@ -98,19 +107,24 @@ def phenograph_graph(
     power
         Jaccard weights are raised to it. 1 is PhenoGraph; 2 lets weak edges between clusters count
         less, which finds more of the small ones and measured better (``benchmarks/README.md``).
+    device
+        Where neighbours are searched: ``"cuda"`` compares all pairs with cuML (RAPIDS), on an
+        NVIDIA GPU. Graph and communities come from the CPU.
 
     Raises
     ------
     InputError
         As :func:`maskless.analysis.nearest_neighbours`; if `resolution` or `power` is not above
         zero.
+    SettingsError
+        If `device` is "cuda" and cuML or a GPU is missing.
     """
     if not resolution > 0:
         raise InputError("the resolution must be above zero", found=resolution)
     if not power > 0:
         raise InputError("the power of the weights must be above zero", found=power)
     if neighbours is None:
-        neighbours = nearest_neighbours(points_nd, k, seed=seed)
+        neighbours = nearest_neighbours(points_nd, k, seed=seed, device=device)
     elif neighbours.n != len(np.asarray(points_nd)):
         raise InputError(
             "the neighbours are those of other cells",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskless.errors import InputError, StudyError
-from maskless.freshness import expected, is_fresh
+from maskless.freshness import expected, is_fresh, of_clusters
 from maskless.images.image import Image, ImageSet
 from maskless.progress import log
 from maskless.storage import atomic_path, read_json, remove, remove_leftovers, write_json
@@ -225,7 +225,7 @@ def _stamp(study: Study, images: ImageSet) -> str:
     """Fingerprint that the table should carry."""
     config = study.config
     given = [_given_hash(study, name) for name in images.names]
-    tables = [config.segment, config.cluster, config.umap]
+    tables = [config.segment, of_clusters(config.cluster), config.umap]
     return fingerprint(STAGE, _VERSION, tables, config.seed, given, expected(study, "detect"))
 
 
