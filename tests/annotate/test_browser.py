@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def opens(browser: Any, running: Running) -> Iterator[Opens]:
     for tab in tabs:
         assert tab.complaints == []
         assert all(host.startswith("127.0.0.1:") for host in tab.hosts)
+
+
+@contextmanager
+def held(page: Any, pattern: str) -> Iterator[list[Any]]:
+    """Requests that wait until the end: a server that is slow where it matters."""
+    waiting: list[Any] = []
+    page.route(pattern, lambda route: waiting.append(route))
+    yield waiting
+    while waiting:
+        waiting.pop(0).continue_()
+    page.unroute(pattern)
 
 
 def largest(tab: Tab) -> list[str]:
@@ -121,14 +133,11 @@ def test_merge_and_split(opens: Opens) -> None:
     assert tab.groups()[a]["count"] == both
 
     tab.page.wait_for_selector(f"#selection-text:text('{a}: {both} cells')")
-    held: list[Any] = []
-    tab.page.route("**/api/split", lambda route: held.append(route))
-    tab.press("s")  # PhenoGraph in the background
-    tab.until(lambda: held)
-    tab.press("u")  # the details are drawn anew before the server answers
-    tab.page.wait_for_selector("#detail button:text-is('sure now')")
-    held.pop().continue_()
-    tab.page.unroute("**/api/split")
+    with held(tab.page, "**/api/split") as splits:
+        tab.press("s")  # PhenoGraph in the background
+        tab.until(lambda: splits)
+        tab.press("u")  # the details are drawn anew before the server answers
+        tab.page.wait_for_selector("#detail button:text-is('sure now')")
     tab.page.wait_for_selector("#detail progress")
     tab.page.click("#detail button:text-is('cancel')")
     tab.page.wait_for_selector("text=cancelled")
@@ -234,6 +243,127 @@ def test_lasso_gallery_tissue_and_toggles(opens: Opens) -> None:
         page.wait_for_selector(f"#{view}-panel.enlarged")
         tab.press("Escape")
         page.wait_for_selector("main:not(.one)")
+
+
+def test_what_is_typed_outlives_late_answers(opens: Opens) -> None:
+    tab = opens("slow")
+    page = tab.page
+    first, second = largest(tab)[:2]
+    start = tab.groups()
+    with held(page, "**/api/cells/column/*") as columns:  # these images are not known yet
+        tab.select(first)
+        page.fill("input[aria-label='name in these images']", "here only")
+        page.keyboard.press("Tab")
+        tab.until(lambda: columns)
+    tab.until(lambda: list(tab.groups()[first]["by_image"].values()) == ["here only"])
+    tab.saved()
+
+    with held(page, "**/api/name") as names:  # two names typed before the first is saved
+        tab.type_name(first, "B cell")
+        tab.type_name(second, "T cell")
+        tab.until(lambda: names)
+        names.pop().continue_()
+        tab.until(lambda: names)
+        assert tab.shown(second) == "T cell"
+    tab.saved()
+    tab.press("Escape")
+    tab.select(first)
+    page.click("#detail textarea")
+    page.keyboard.insert_text("a note")
+    box = page.locator("#detail button:text-is('mark unsure')").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()  # leaves the note, which is saved before the mouse is up
+    tab.until(lambda: tab.groups()[first]["notes"] == "a note")
+    tab.saved()
+    page.mouse.up()
+    tab.until(lambda: tab.groups()[first]["unsure"])
+
+    markers = page.locator("select[aria-label='marker of the threshold'] option").all_inner_texts()
+    page.select_option("select[aria-label='marker of the threshold']", markers[1])
+    page.fill("input[aria-label=threshold]", "0.07")
+    tab.press("u")
+    page.wait_for_selector("#detail button:text-is('mark unsure')")
+    assert page.input_value("select[aria-label='marker of the threshold']") == markers[1]
+    assert page.input_value("input[aria-label=threshold]") == "0.07"
+
+    tab.select(second, also=True)
+    tab.press("m")
+    tab.until(lambda: len(tab.groups()) == len(start) - 1)
+    tab.saved()
+    left = next(group for group in (first, second) if group in tab.groups())
+    page.wait_for_selector(f'#names tr[data-id="{left}"].selected')
+    page.wait_for_selector("#detail textarea")
+    with held(page, "**/api/codes?*") as codes:  # cells move while a note is typed
+        tab.press("Control+z")
+        tab.until(lambda: codes)
+        page.click("#detail textarea")
+        page.keyboard.insert_text("more: ")
+    page.wait_for_selector(f'#names tr[data-id="{second}"]')
+    assert "more: " in page.input_value("#detail textarea")
+    tab.press("Escape")
+    tab.until(lambda: "more: " in tab.groups()[left]["notes"])
+
+
+def test_the_last_choice_wins_over_late_answers(opens: Opens) -> None:
+    tab = opens("quick")
+    page = tab.page
+    a, b = largest(tab)[:2]
+    count = tab.groups()[a]["count"]
+    boxes = page.locator("#channels select[aria-label=channel]")
+    shown = [box.input_value() for box in boxes.all()]
+    names = boxes.first.locator("option").all_inner_texts()
+    free = [name for name in names if name not in shown][:3]
+    with held(page, "**/api/channel/*") as asked:
+        boxes.nth(0).select_option(free[0])
+        boxes.nth(1).select_option(free[1])
+        boxes.nth(1).select_option(free[2])
+        tab.until(lambda: len(asked) == 3)
+        while asked:  # the last first
+            asked.pop().continue_()
+            page.wait_for_timeout(50)
+    tab.until(lambda: [box.input_value() for box in boxes.all()] == [free[0], free[2], *shown[2:]])
+
+    tab.select(a)
+    page.fill("input[aria-label=threshold]", "0.001")
+    with held(page, "**/api/codes?*") as codes:
+        page.click("#detail button:text-is('split')")
+        tab.until(lambda: codes)
+        tab.select(b)  # something else is looked at before the cells have moved
+    page.wait_for_selector(f'#names tr[data-id="{a}.1"]')
+    page.wait_for_selector(f'#names tr[data-id="{b}"].selected')
+    part = page.evaluate(
+        """async ([part, who]) => {
+            const ask = (path) => fetch(`/api/${path}?who=${who}`);
+            const { groups } = await (await ask("state")).json();
+            const codes = new Uint16Array(await (await ask("codes")).arrayBuffer());
+            return codes.indexOf(groups.findIndex((group) => group.id === part));
+        }""",
+        [f"{a}.1", "quick"],
+    )
+    page.select_option("#image", str(tab.fetch(f"/api/cell/{part}?who=quick")["image"]))
+    x, y = page.evaluate("row => tissueTest.place(row)", part)
+    with held(page, "**/api/codes?*") as codes:
+        tab.press("Control+z")
+        tab.until(lambda: codes)
+        page.locator("#tissue").click(position={"x": x, "y": y})  # its group is just going
+        page.wait_for_selector("#detail h3:text('Activations')")
+    tab.until(lambda: tab.row(a).locator("td").nth(2).inner_text() == f"{count:,}")
+    assert f"{a}.1" not in tab.groups()
+
+
+def test_a_conflict_is_asked_about_even_over_another_dialog(opens: Opens) -> None:
+    one, two = opens("over"), opens("over")
+    group = largest(one)[0]
+    two.page.click("#versions")
+    two.page.fill("input[aria-label='name of this version']", "mine")
+    one.type_name(group, "from one")
+    one.saved()
+    two.page.click("dialog button:text-is('keep this version')")
+    two.page.wait_for_selector("dialog[open] >> text=changed elsewhere")
+    two.page.click("dialog button:text-is('do mine on top')")
+    two.until(lambda: "version" in [r["kind"] for r in two.fetch("/api/history?who=over")])
+    for tab in (one, two):
+        tab.complaints = [text for text in tab.complaints if "409" not in text]
 
 
 def test_two_tabs_in_conflict_lose_nothing(opens: Opens) -> None:

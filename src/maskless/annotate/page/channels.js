@@ -11,25 +11,30 @@ export const channels = [];
 
 export async function startChannels() {
   const wanted = model.settings.channels ?? model.study.telling.map((name) => ({ name }));
-  for (const { name, color, low, high } of wanted) await addChannel(name, color, low, high);
+  for (const { name, color, low, high } of wanted) add(await load(name, color, low, high));
   drawControls();
 }
 
-async function addChannel(name, color, low, high) {
+function add(channel) {
+  if (channel && channels.length < 6) channels.push(channel);
+}
+
+async function load(name, color, low, high) {
   const number = model.study.channels.findIndex((channel) => channel.name === name);
-  if (number < 0 || channels.length >= 6) return;
+  if (number < 0) return null;
   try {
     const scale = await getJson(`/api/channel/${number}`);
     const told = model.study.channels[number].color;
     const taken = channels.map((channel) => channel.color);
     const free = FREE.find((colour) => !taken.includes(colour)) ?? FREE[0];
     const given = color ?? (told && !taken.includes(told) ? told : free);
-    channels.push({
+    return {
       number, name, color: given, top: scale.top, autoLow: scale.low, autoHigh: scale.high,
       low: low ?? scale.low, high: high ?? scale.high, shown: true,
-    });
+    };
   } catch (error) {
     toast(error.message);
+    return null;
   }
 }
 
@@ -55,7 +60,7 @@ function drawControls() {
     select.title = channel.name;
     for (const { name } of model.study.channels) select.append(new Option(name, name));
     select.value = channel.name;
-    select.addEventListener("change", () => replace(place, select.value));
+    select.addEventListener("change", () => replace(channel, select.value));
     const tune = labelled("◐", `contrast of ${channel.name}`, () => {
       channel.tuned = !channel.tuned;
       drawControls();
@@ -71,7 +76,8 @@ function drawControls() {
   if (channels.length < 6 && model.study.channels.some((c) => model.study.images[0] && c)) {
     box.append(labelled("+ marker", "add a marker", async () => {
       const free = model.study.channels.find((c) => !channels.some((own) => own.name === c.name));
-      if (free) await addChannel(free.name);
+      const made = free && (await load(free.name));
+      if (!channels.some((own) => own.name === made?.name)) add(made);
       changed();
     }));
   }
@@ -84,11 +90,13 @@ export function toggleChannel(place) {
   emit("channels");
 }
 
-async function replace(place, name) {
-  const before = channels.splice(place, 1)[0];
-  const rest = channels.splice(place);
-  await addChannel(name, before.color);
-  channels.push(...rest);
+// Other channels may come and go until the answer is there.
+async function replace(channel, name) {
+  channel.wanted = name;
+  const made = await load(name, channel.color);
+  if (channel.wanted !== name) return;
+  const place = channels.indexOf(channel);
+  if (made && place >= 0) channels[place] = made;
   changed();
 }
 

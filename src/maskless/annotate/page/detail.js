@@ -1,15 +1,20 @@
 // Everything about the selected groups or the focused cell: edit, why, cell, history.
-import { getJson, postJson, toast } from "./api.js";
+import { getJson, postJson, ServerError, toast } from "./api.js";
 import { groupColour } from "./colours.js";
 import { briefly, button, make, number, when } from "./dom.js";
 import { mergeButtons } from "./naming.js";
-import { chosen, focusCell, idText, model, on, phenotypeOf, scopes, selectGroups, setFields, write } from "./model.js";
+import {
+  chosen, focusCell, idText, model, on, phenotypeOf, scopes, selectGroups, selectionKept, setFields, write,
+} from "./model.js";
 import { splitSection } from "./split.js";
 import { goTo } from "./tissue.js";
 
 const TABS = { group: "Selection", why: "Why", cell: "Cell", history: "History" };
 let tab = "group";
 let box, tabs;
+let pressed = false; // a button that is replaced under the mouse is not clicked
+let late = false; // to be drawn when the mouse is up
+let about = { groups: [], cells: null }; // the selection that is shown
 
 export function startDetail() {
   box = document.getElementById("detail");
@@ -21,14 +26,28 @@ export function startDetail() {
   }
   const wide = make("button", { className: "wide", textContent: "⤢", ariaLabel: "enlarge details" });
   tabs.append(make("span", { className: "tools" }, wide));
-  on("selection", () => (tab === "cell" || tab === "history" ? show("group") : draw()));
+  box.addEventListener("pointerdown", () => (pressed = true));
+  for (const end of ["pointerup", "pointercancel", "dragend"]) {
+    document.addEventListener(end, () => setTimeout(() => {
+      pressed = false;
+      if (late) draw();
+    }));
+  }
+  on("selection", () => {
+    const { groups, cells } = model.selection;
+    const same = cells === about.cells && groups.join("\n") === about.groups.join("\n");
+    about = { groups, cells };
+    if (same && typing()) return; // cells were moved; what is being typed stays
+    if (tab === "cell" || tab === "history") show("group");
+    else draw();
+  });
   on("labels table", () => (tab !== "why" && !typing() ? draw() : null));
   on("cell", () => show("cell"));
   on("image", () => (tab === "group" && !typing() ? draw() : null));
   show("group");
 }
 
-const typing = () => box.contains(document.activeElement) && /INPUT|TEXTAREA/.test(document.activeElement.tagName);
+const typing = () => box.contains(document.activeElement) && /INPUT|TEXTAREA|SELECT/.test(document.activeElement.tagName);
 
 export function show(key) {
   tab = key;
@@ -39,8 +58,16 @@ export function show(key) {
 let asked = 0;
 async function draw() {
   const mine = ++asked;
-  const content = await { group: groupTab, why: whyTab, cell: cellTab, history: historyTab }[tab]();
-  if (mine === asked) box.replaceChildren(...content.filter(Boolean));
+  let content;
+  try {
+    content = await { group: groupTab, why: whyTab, cell: cellTab, history: historyTab }[tab]();
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    content = [quiet(error.message)];
+  }
+  if (mine !== asked) return;
+  late = pressed;
+  if (!late) box.replaceChildren(...content.filter(Boolean));
 }
 
 const quiet = (text) => make("p", { className: "quiet", textContent: text });
@@ -111,18 +138,22 @@ function byImage(group) {
   if (model.study.images.length < 2) return [];
   const input = make("input", { type: "text", placeholder: `as elsewhere (${group.name || "unnamed"})`, ariaLabel: "name in these images" });
   const where = make("select", { ariaLabel: "images of this name" });
-  let found = [];
-  const fill = () => {
+  const knownScopes = scopes();
+  let typed = false; // before the scopes are there
+  const fill = (found) => {
     const names = new Set(found[where.selectedIndex].images.map((image) => group.by_image[image] ?? ""));
     input.value = names.size === 1 ? [...names][0] : "";
   };
-  scopes().then((told) => {
-    found = told;
-    where.append(...told.map(({ text, images }) => new Option(images.length > 1 ? `${text} (${images.length} images)` : text)));
-    fill();
+  knownScopes.then((found) => {
+    where.append(...found.map(({ text, images }) => new Option(images.length > 1 ? `${text} (${images.length} images)` : text)));
+    if (!typed) fill(found);
   }, (error) => toast(error.message));
-  where.addEventListener("change", fill);
-  input.addEventListener("change", () => setFields([group.id], { name: input.value }, found[where.selectedIndex].images));
+  where.addEventListener("change", () => knownScopes.then(fill));
+  input.addEventListener("input", () => (typed = true));
+  input.addEventListener("change", () => {
+    const name = input.value;
+    knownScopes.then((found) => setFields([group.id], { name }, found[where.selectedIndex].images), () => null);
+  });
   const known = Object.entries(group.by_image).map(([name, text]) => `${name}: ${text}`);
   return [
     make("div", { className: "row" }, "Only in ", where, " call it ", input),
@@ -159,8 +190,9 @@ function cellsTab() {
     return `${idText(group.id)}${group.name ? ` ${group.name}` : ""} ${number(count)}`;
   });
   const move = async () => {
+    const kept = selectionKept();
     const state = await write("/api/move", { cells: chosen().cells, into: target.value, name: name.value }, "move cells");
-    if (state) selectGroups([target.value || state.groups[state.groups.length - 1].id]);
+    if (state && kept()) selectGroups([target.value || state.groups[state.groups.length - 1].id]);
   };
   const main = model.labels.groups[ranked[0][0]];
   return [
@@ -181,16 +213,12 @@ async function whyTab() {
   const [a, b] = pair ? selection.groups.map(name)
     : [selection.cells ? "the drawn cells" : selection.groups.map(name).join(" + "), "all other cells"];
   box.replaceChildren(quiet("reading features …"));
-  try {
-    const rows = await postJson("/api/why", { who: model.who, first: sides[0], ...(sides[1] ? { second: sides[1] } : {}) });
-    return [
-      make("h3", { textContent: `What parts ${a} from ${b}` }),
-      quiet("Exact shares of each marker in the distance of the two mean embeddings; they add up to 100 %. Right: mean activations."),
-      ...shareBars(rows),
-    ];
-  } catch (error) {
-    return [quiet(error.message)];
-  }
+  const rows = await postJson("/api/why", { who: model.who, first: sides[0], ...(sides[1] ? { second: sides[1] } : {}) });
+  return [
+    make("h3", { textContent: `What parts ${a} from ${b}` }),
+    quiet("Exact shares of each marker in the distance of the two mean embeddings; they add up to 100 %. Right: mean activations."),
+    ...shareBars(rows),
+  ];
 }
 
 function shareBars(rows) {
@@ -209,34 +237,30 @@ function shareBars(rows) {
 async function cellTab() {
   if (model.focus < 0) return [quiet("Click a cell in the tissue, the gallery or the UMAP.")];
   const who = encodeURIComponent(model.who);
-  try {
-    const cell = await getJson(`/api/cell/${model.focus}?who=${who}`);
-    const where = model.study.images[cell.image];
-    const told = Object.entries(cell.columns).map(([key, value]) => `, ${key} ${value}`).join("");
-    const list = (others, text) => make("div", { className: "row" }, text, ...others.map((other) =>
-      cellChip(other)));
-    const ranked = cell.activations.map((value, m) => [model.study.markers[m], value, model.study.positive_above[m]]).sort((x, y) => y[1] - x[1]);
-    const share = make("div", {}, quiet("contributions …"));
-    getJson(`/api/cell/${model.focus}/contributions`).then(
-      (rows) => share.replaceChildren(...shareBars(rows.slice(0, 12))),
-      (error) => share.replaceChildren(quiet(error.message)),
-    );
-    return [
-      make("h3", { textContent: `Cell ${cell.row}: ${phenotypeOf(cell.row)}, cluster ${idText(cell.group)}` }),
-      quiet(`image ${where.name}, x ${cell.x.toFixed(1)}, y ${cell.y.toFixed(1)} px${told}`),
-      make("div", { className: "row" }, button("select its cluster", () => selectGroups([cell.group]))),
-      list(cell.beside, "next to it: "),
-      cell.alike.length ? list(cell.alike, "most alike: ") : null,
-      make("h3", { textContent: "Activations" }),
-      make("p", {}, ...ranked.map(([marker, value, above]) => make("span", {
-        className: value > above ? "fits" : "quiet", textContent: `${marker} ${value.toFixed(2)}  `, title: value > above ? "positive" : "not positive",
-      }))),
-      make("h3", { textContent: "What makes it differ from the mean of all cells" }),
-      share,
-    ];
-  } catch (error) {
-    return [quiet(error.message)];
-  }
+  const cell = await getJson(`/api/cell/${model.focus}?who=${who}`);
+  const where = model.study.images[cell.image];
+  const told = Object.entries(cell.columns).map(([key, value]) => `, ${key} ${value}`).join("");
+  const list = (others, text) => make("div", { className: "row" }, text, ...others.map((other) =>
+    cellChip(other)));
+  const ranked = cell.activations.map((value, m) => [model.study.markers[m], value, model.study.positive_above[m]]).sort((x, y) => y[1] - x[1]);
+  const share = make("div", {}, quiet("contributions …"));
+  getJson(`/api/cell/${cell.row}/contributions`).then(
+    (rows) => share.replaceChildren(...shareBars(rows.slice(0, 12))),
+    (error) => share.replaceChildren(quiet(error.message)),
+  );
+  return [
+    make("h3", { textContent: `Cell ${cell.row}: ${phenotypeOf(cell.row)}, cluster ${idText(cell.group)}` }),
+    quiet(`image ${where.name}, x ${cell.x.toFixed(1)}, y ${cell.y.toFixed(1)} px${told}`),
+    make("div", { className: "row" }, button("select its cluster", () => selectGroups([cell.group]))),
+    list(cell.beside, "next to it: "),
+    cell.alike.length ? list(cell.alike, "most alike: ") : null,
+    make("h3", { textContent: "Activations" }),
+    make("p", {}, ...ranked.map(([marker, value, above]) => make("span", {
+      className: value > above ? "fits" : "quiet", textContent: `${marker} ${value.toFixed(2)}  `, title: value > above ? "positive" : "not positive",
+    }))),
+    make("h3", { textContent: "What makes it differ from the mean of all cells" }),
+    share,
+  ];
 }
 
 function cellChip({ row, group, um }) {

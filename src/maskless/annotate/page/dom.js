@@ -13,9 +13,13 @@ export function make(tag, properties = {}, ...children) {
 
 export const button = (text, act, title = "") => make("button", { type: "button", textContent: text, title, onclick: act });
 
-// Opens the dialog; resolves to the label of the button that was pressed, or "" when it was closed.
+let leave = () => null; // resolves the question that is open
+
+// Opens the dialog; resolves to the label of the button that was pressed, or "" when it was closed
+// or another question took its place.
 export function ask(title, body, labels) {
   const dialog = document.getElementById("dialog");
+  leave("");
   document.getElementById("dialog-title").textContent = title;
   document.getElementById("dialog-body").replaceChildren(...[body].flat());
   const menu = document.getElementById("dialog-menu");
@@ -24,7 +28,9 @@ export function ask(title, body, labels) {
   if (dialog.open) dialog.close();
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    leave = resolve;
+    // The event of the question before comes when this one is open.
+    dialog.onclose = () => dialog.open || resolve(dialog.returnValue);
   });
 }
 

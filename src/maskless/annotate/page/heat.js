@@ -85,9 +85,12 @@ export function rowOrder(of = model.table) {
 
 async function countShares() {
   shares = null;
-  if (options.bars === "cells" || !table) return;
-  const codes = await column(options.bars);
-  const width = columnNames(options.bars).length;
+  const { bars } = options;
+  const of = table;
+  if (bars === "cells" || !of) return;
+  const codes = await column(bars);
+  if (bars !== options.bars || of !== table) return; // counted by whoever changed it
+  const width = columnNames(bars).length;
   const place = new Map(table.ids.map((id, i) => [id, i]));
   const named = options.by === "phenotype";
   const rowOf = model.labels.groups.map((g) => place.get(named ? g.name || "unnamed" : g.id) ?? -1);

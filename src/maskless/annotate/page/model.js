@@ -59,6 +59,7 @@ export async function load(who) {
 }
 
 export async function changeWho(who) {
+  await queue.catch(() => null); // what was typed before belongs to the one who typed it
   model.who = who;
   model.settings = await getJson(`/api/settings?${whoQuery()}`);
   await refresh();
@@ -66,20 +67,23 @@ export async function changeWho(who) {
 
 // Fetch the labels as they are now.
 export async function refresh(quiet = false) {
-  take(await getJson(`/api/state?${whoQuery()}`));
-  await takeCells();
+  const then = taken;
+  await take(await getJson(`/api/state?${whoQuery()}`), true, () => then === taken);
   if (!quiet) emit("labels", "codes", "selection");
 }
 
-function take(state) {
+let taken = 0;
+
+// Labels and the cells' positions in them change together: in between, they would not fit.
+async function take(state, moved, inTime = () => true) {
+  const bytes = moved ? await getBytes(`/api/codes?${whoQuery()}`) : null;
+  if (state.who !== model.who || !inTime()) return; // a later answer was here before
+  taken += 1;
   model.labels = state;
   model.byId = new Map(state.groups.map((group, place) => [group.id, { ...group, place }]));
-}
-
-async function takeCells() {
-  const bytes = await getBytes(`/api/codes?${whoQuery()}`);
+  if (!bytes) return;
   model.codes = new Uint16Array(bytes.buffer);
-  model.codesOf = model.labels.cells;
+  model.codesOf = state.cells;
   model.selection.groups = model.selection.groups.filter((id) => (model.byId.get(id)?.count ?? 0) > 0);
   maskSelection();
 }
@@ -98,8 +102,7 @@ export function write(path, body, told) {
       const state = await postJson(path, { who: model.who, revision: model.labels.revision, ...body });
       window.lastSaveMs = performance.now() - started;
       const moved = state.cells !== model.codesOf;
-      take(state);
-      if (moved) await takeCells();
+      await take(state, moved);
       saved.textContent = "saved";
       emit("labels", ...(moved ? ["codes", "selection"] : []));
       return state;
@@ -147,7 +150,16 @@ function maskSelection() {
   selection.count = count;
 }
 
+let choices = 0;
+
+// Tells later whether nothing else was selected since: a late answer must not take a choice back.
+export function selectionKept() {
+  const then = choices;
+  return () => then === choices;
+}
+
 export function selectGroups(ids) {
+  choices += 1;
   model.selection.groups = ids;
   model.selection.cells = null;
   maskSelection();
@@ -161,6 +173,7 @@ export function toggleGroup(id, add) {
 }
 
 export function selectCells(mask) {
+  choices += 1;
   model.selection.groups = [];
   model.selection.cells = mask;
   maskSelection();

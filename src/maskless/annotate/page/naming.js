@@ -85,15 +85,23 @@ function field(id, key) {
     type: "text", maxLength: 20000, list: key === "name" ? "known-names" : "known-broad", ariaLabel: `${key} of ${idText(id)}`,
   });
   input.dataset.field = key;
-  let typed = false; // what is typed and not yet sent must not be written over
+  let typed = false; // what is typed and not yet saved must not be written over
+  let sent = 0;
   input.update = (group) => {
     const best = model.table?.suggestions[model.table.ids.indexOf(id)]?.[0];
     input.placeholder = best ? `${best[key]}?` : "";
-    if (!typed && input.value !== group[key]) input.value = group[key];
+    if (!typed && !sent && input.value !== group[key]) input.value = group[key];
   };
   const save = () => {
     const group = model.byId.get(id);
-    if (typed && group && input.value !== group[key]) setFields([id], { [key]: input.value });
+    if (typed && group && input.value !== group[key]) {
+      const settled = () => {
+        sent -= 1;
+        if (model.byId.has(id)) input.update(model.byId.get(id));
+      };
+      sent += 1;
+      setFields([id], { [key]: input.value }).then(settled, settled);
+    }
     typed = false;
   };
   input.addEventListener("input", () => (typed = true));
@@ -144,11 +152,9 @@ function buttons() {
 
 export const step = (kind) => write("/api/step", { kind }, kind);
 
-export async function merge(ids, into) {
-  if (ids.length < 2) return;
-  await write("/api/merge", { groups: ids, into }, `merge ${ids.map(idText).join(", ")}`);
-  selectGroups([into]);
-}
+// What is left of a selection that was merged is the group that took it up.
+export const merge = (ids, into) =>
+  ids.length > 1 && write("/api/merge", { groups: ids, into }, `merge ${ids.map(idText).join(", ")}`);
 
 export function focusName(id) {
   body.querySelector(`tr[data-id="${CSS.escape(id)}"] input[data-field=name]`)?.focus();

@@ -1,11 +1,12 @@
 // Split a group: by PhenoGraph in the background, with progress and cancel, or at a threshold.
 import { getJson, postJson, toast } from "./api.js";
 import { button, make, number } from "./dom.js";
-import { activation, chosen, idText, model, selectGroups, write } from "./model.js";
+import { activation, chosen, idText, model, selectGroups, selectionKept, write } from "./model.js";
 
 let job = null; // the last one that was started
 let shown = null; // where the details show it now: they are drawn anew at any time
 const entered = { k: 30, resolution: 1, min_size: 20 }; // outlives the fields
+const edge = { marker: "", above: "" }; // of the threshold; the same
 
 export function splitSection(group, ofCells = false) {
   const entry = (key, label, step) => {
@@ -68,10 +69,11 @@ function showJob() {
     const left = job.left ? `, ${number(job.left)} cells in smaller parts stay` : "";
     const apply = button(`make ${job.sizes.length} groups`, async () => {
       const before = new Set(model.labels.groups.map((g) => g.id));
+      const kept = selectionKept();
       const told = await write("/api/split/apply", { job: job.id }, `split ${idText(group.id)}`);
       if (!told) return;
       job = null;
-      selectGroups(told.groups.map((g) => g.id).filter((id) => !before.has(id)));
+      if (kept()) selectGroups(told.groups.map((g) => g.id).filter((id) => !before.has(id)));
     });
     apply.disabled = job.sizes.length < 2;
     state.replaceChildren(`${job.sizes.length} parts: ${job.sizes.map(number).join(", ")}${left} `, apply,
@@ -88,11 +90,13 @@ function thresholdRow(group) {
   above.style.width = "62px";
   const told = make("span", { className: "quiet" });
   const count = async () => {
+    [edge.marker, edge.above] = [marker.value, above.value];
     const { values, low, high } = await activation(marker.value);
+    if (edge.marker !== marker.value) return; // another one was chosen meanwhile
     const place = model.byId.get(group.id)?.place;
-    const edge = ((Number(above.value) - low) / (high - low)) * 255;
+    const least = ((Number(above.value) - low) / (high - low)) * 255;
     let found = 0;
-    for (let i = 0; i < model.n; i++) if (model.codes[i] === place && values[i] > edge) found++;
+    for (let i = 0; i < model.n; i++) if (model.codes[i] === place && values[i] > least) found++;
     told.textContent = `about ${number(found)} of ${number(group.count)} above`;
   };
   const preset = () => {
@@ -101,7 +105,12 @@ function thresholdRow(group) {
   };
   marker.addEventListener("change", preset);
   above.addEventListener("input", count);
-  above.value = model.study.positive_above[0].toFixed(2);
+  if (edge.marker) {
+    [marker.value, above.value] = [edge.marker, edge.above];
+    count();
+  } else {
+    above.value = model.study.positive_above[0].toFixed(2);
+  }
   const act = () => write("/api/split_by_marker", { group: group.id, marker: marker.value, above: Number(above.value) }, "split");
   return [make("div", { className: "row" }, "or by ", marker, "above", above, button("split", act), told)];
 }
