@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
 
 import maskless as mx
@@ -76,7 +78,16 @@ def test_cells_of_another_cohort_are_refused(images: Any, detected: AnnData) -> 
         mx.train(images, strange, ENCODER, TRAIN)
 
 
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    """Numba's OpenMP, which squidpy starts, changes torch's threads, and so the rounding."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.scverse
+@pytest.mark.usefixtures("threads_kept")
 @pytest.mark.filterwarnings("default")  # the packages' own deprecations are not ours to mend
 def test_scanpy_and_squidpy_work_on_the_result(cells: AnnData, tmp_path: Any) -> None:
     with warnings.catch_warnings():

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from maskless.cells_file import read_cells
-from maskless.config import resolve, to_toml
+from maskless.config import ClusterSettings, resolve, to_toml
 from maskless.difference import explain_clusters
-from maskless.errors import InputError, StudyError
-from maskless.freshness import is_fresh
+from maskless.errors import InputError, SettingsError, StudyError
+from maskless.freshness import is_fresh, of_clusters
 from maskless.info import describe
 from maskless.running import run_one_stage, run_study
 from maskless.simulate import simulate
@@ -174,6 +174,20 @@ def test_killed_at_any_instant_a_run_goes_on_to_the_same_bytes(
     subprocess.run(command, check=True, capture_output=True)
     assert study.cells_file.read_bytes() == finished.cells_file.read_bytes()
     assert not [p.name for p in study.folder.rglob("*.part-*")]
+
+
+def test_clusters_on_a_gpu_are_other_clusters_and_need_rapids(
+    copy: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuml", None)
+    study = change(copy, cluster={"device": "cuda"})
+    with pytest.raises(SettingsError, match=r'Take "cpu", or install RAPIDS'):
+        run_study(study.folder, last="cluster")
+    run_study(change(copy, cluster={"device": "cpu"}).folder, last="umap")
+    assert stages_run(copy)[len(STAGES) :] == []
+    assert of_clusters(ClusterSettings(k=9)) == {  # as before there were GPUs: nothing is stale
+        "k": 9, "resolution": 1.0, "min_size": 50, "power": 1.0
+    }  # fmt: skip
 
 
 def test_a_stage_by_itself_asks_for_those_before(copy: Study) -> None:
