@@ -156,6 +156,11 @@ class TrainSettings(Settings):
     projection: bool = Field(True, description="a 256-256-128 head between embedding and loss")
     gain: tuple[Positive, Positive] = Field((0.8, 1.25), description="random factor on intensity")
     gain_per_marker: bool = Field(True, description="a factor for each marker, or one a view")
+    marker_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5,
+        description="share of the markers that a view does not show, so that markers which go "
+        "together in cells come to count; 0 = all are shown",
+    )
     noise: Annotated[float, Field(ge=0)] = Field(0.1, description="largest sigma of Gaussian noise")
     zoom: tuple[Positive, Positive] = Field((0.9, 1.1), description="random magnification")
     rotate: bool = Field(True, description="by any angle")
@@ -277,6 +282,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "gain": (0.5, 2.0),
             "surroundings_um": (0.0, 0.0),
             "jitter_um": 0.0,
+            "marker_dropout": 0.0,
             "fusion": "trained",
         },
         "cluster": {"k": 8},

@@ -18,7 +18,7 @@ from maskless.config import TrainSettings
 from maskless.errors import InputError, SettingsError
 from maskless.images.image import Channel, Image, ImageSet, Panel
 
-SETTINGS = TrainSettings(jitter_um=1.5)
+SETTINGS = TrainSettings(jitter_um=1.5, marker_dropout=0.0)
 MARKERS = 5
 
 
@@ -195,17 +195,35 @@ def test_draws_follow_the_settings():
 
 def test_augmentations_can_be_switched_off():
     nothing = TrainSettings(
-        rotate=False, flip=False, zoom=(1, 1), gain=(1, 1), noise=0.0, jitter_um=0.0
+        rotate=False,
+        flip=False,
+        zoom=(1, 1),
+        gain=(1, 1),
+        noise=0.0,
+        jitter_um=0.0,
+        marker_dropout=0.0,
     )
     how = draw_augmentations(np.random.default_rng(0), 6, 3, nothing)
     np.testing.assert_array_equal(how.matrices_v22, np.broadcast_to(np.eye(2), (6, 2, 2)))
     assert how.gain_vc is None
     assert how.noise_sigma_v is None
     assert how.shift_um_vyx is None
-    common = TrainSettings(gain_per_marker=False)
+    common = TrainSettings(gain_per_marker=False, marker_dropout=0.0)
     gain_vc = draw_augmentations(np.random.default_rng(0), 6, 3, common).gain_vc
     assert (gain_vc == gain_vc[:, :1]).all()
     assert len(np.unique(gain_vc)) == 6
+
+
+@pytest.mark.parametrize("gain", [(1.0, 1.0), (0.5, 2.0)])
+def test_views_hide_a_share_of_the_markers(gain):
+    settings = TrainSettings(gain=gain, marker_dropout=0.3)
+    gain_vc = draw_augmentations(np.random.default_rng(0), 2000, 4, settings).gain_vc
+    assert 0.25 < (gain_vc == 0).mean() < 0.32
+    assert (gain_vc > 0).any(axis=1).all()
+    shown = gain_vc[gain_vc > 0]
+    assert shown.min() >= gain[0]
+    assert shown.max() <= gain[1]
+    assert abs(np.corrcoef((gain_vc > 0).T)[0, 1]) < 0.07
 
 
 def test_views_fit_the_margin_that_was_asked_for():

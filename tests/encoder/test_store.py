@@ -152,7 +152,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     ("changes", "message"),
     [
         ({"format": "something"}, "does not describe an encoder"),
-        ({"version": 99}, "expected version 1, found version 99"),
+        ({"version": 99}, "expected version 2, found version 99"),
         ({"markers": "CD3"}, "not a list of names"),
         ({"markers": ["CD3", 7]}, "not a list of names"),
         ({"markers": []}, "at least one marker"),

@@ -58,6 +58,7 @@ def test_views_of_several_sizes_are_positives_of_one_cell():
             "gain": (1, 1),
             "noise": 0.0,
             "jitter_um": 0.0,
+            "marker_dropout": 0.0,
             "surroundings_um": (0, 0),
         }
     )

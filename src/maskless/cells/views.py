@@ -99,7 +99,8 @@ def draw_augmentations(
     """Draw a random augmentation for each view.
 
     Rotation by any angle, both flips with probability one half, zoom and gain uniform between
-    their limits, noise of a sigma uniform between 0 and its limit (Gutwein et al. 2024).
+    their limits, noise of a sigma uniform between 0 and its limit (Gutwein et al. 2024). Markers
+    that a view does not show have the gain 0; each view shows at least one.
     """
     angle_v = rng.uniform(0, 2 * np.pi, n_views) if settings.rotate else np.zeros(n_views)
     flip_v2 = np.where(rng.random((n_views, 2)) < 0.5, -1.0, 1.0)
@@ -109,7 +110,7 @@ def draw_augmentations(
     cosine_v, sine_v = np.cos(angle_v) * step_v, np.sin(angle_v) * step_v
     rotation_v22 = np.stack([cosine_v, -sine_v, sine_v, cosine_v], axis=1).reshape(-1, 2, 2)
     gain_vc = None
-    if settings.gain != (1.0, 1.0):
+    if settings.gain != (1.0, 1.0) or settings.marker_dropout > 0:
         columns = n_markers if settings.gain_per_marker else 1
         gain_vc = rng.uniform(*settings.gain, (n_views, columns)).astype(np.float32)
         gain_vc = np.array(np.broadcast_to(gain_vc, (n_views, n_markers)))
@@ -123,6 +124,10 @@ def draw_augmentations(
         length_v = settings.jitter_um * np.sqrt(rng.random(n_views))
         way_v = rng.uniform(0, 2 * np.pi, n_views)
         shift_um_vyx = np.stack([length_v * np.sin(way_v), length_v * np.cos(way_v)], axis=1)
+    if gain_vc is not None and settings.marker_dropout > 0:
+        hidden_vc = rng.random(gain_vc.shape) < settings.marker_dropout
+        hidden_vc[hidden_vc.all(axis=1)] = False
+        gain_vc[hidden_vc] = 0.0
     return Augmentations(
         rotation_v22 * flip_v2[:, None, :], shift_um_vyx, gain_vc, sigma_v, start_v
     )

@@ -12,7 +12,9 @@ The fit, for each marker alone:
    above the brightest view, and is constant below the darkest.
 3. *Background and positive cells*, from the calibrated levels of cells and of positions drawn at
    random over the images. Positions are split by Otsu's threshold; the lower part is background,
-   and its median becomes 0 (what lies below it is 0 too). The least level of a positive cell:
+   and its median becomes 0, but for a hundredth: below it activations fall to those of an empty
+   view at a hundredth of the slope, so that dim cells keep their order. The least level of a
+   positive cell:
 
    - Where Otsu's threshold parts the cells well (it takes more than 0.7 of their variance; a
      Gaussian gives 0.64), that threshold. This also finds few bright cells among many.
@@ -59,6 +61,7 @@ _EVERYWHERE = 0.7
 _EVERYWHERE_LEAST = 0.1
 _NEARLY_ALL = 0.15
 _SPREADS = 5 * 1.4826
+_BELOW = 0.01  # slope of the activation below the background
 _TINY = 1e-12
 
 
@@ -84,6 +87,7 @@ class Activation(nn.Module):
         self.register_buffer("offset", torch.zeros(markers))
         self.register_buffer("knots_x", torch.arange(float(KNOTS)).repeat(markers, 1))
         self.register_buffer("knots_y", torch.zeros(markers, KNOTS))
+        self.register_buffer("empty", torch.zeros(markers))
         self.register_buffer("background", torch.zeros(markers))
         self.register_buffer("positive_above", torch.zeros(markers))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
@@ -92,6 +96,7 @@ class Activation(nn.Module):
     offset: Tensor
     knots_x: Tensor
     knots_y: Tensor
+    empty: Tensor
     background: Tensor
     positive_above: Tensor
     fitted: Tensor
@@ -103,7 +108,9 @@ class Activation(nn.Module):
                 "the encoder's activations are not calibrated",
                 do="Run maskless.encoder.fit_activation on views of cells first",
             )
-        return (self.level(features_bck) - self.background).clamp(min=0)
+        level = self.level(features_bck)
+        below = torch.minimum(level, self.background) - self.empty
+        return (level - self.background).clamp(min=0) + _BELOW * below.clamp(min=0)
 
     def level(self, features_bck: Tensor) -> Tensor:
         """Activations before the background is taken away, (B, C)."""
@@ -158,9 +165,12 @@ def fit_activation(
         for m in range(len(empty)):
             level, positive = _background_and_positive(cells[:, m], places[:, m])
             # The margin keeps an empty view at 0 whatever the rounding of its batch.
-            background[m] = max(level, empty[m] + 1e-6 + 1e-5 * abs(empty[m]))
+            empty[m] += 1e-6 + 1e-5 * abs(empty[m])
+            background[m] = max(level, empty[m])
             brightest = float(np.percentile(cells[:, m], 99)) - background[m]
             positive_above[m] = max(positive - background[m], 0.1 * brightest, 0.0)
+            positive_above[m] += _BELOW * (background[m] - empty[m])
+        fit.empty.copy_(torch.from_numpy(empty))
         fit.background.copy_(torch.from_numpy(background))
         fit.positive_above.copy_(torch.from_numpy(positive_above))
         fit.fitted.fill_(True)

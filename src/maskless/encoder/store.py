@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "maskless encoder"
-VERSION = 1
+VERSION = 2
 WEIGHTS_NAME = "encoder.safetensors"
 JSON_NAME = "encoder.json"
 
