@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from method_sets import REAL, SETS
-from methods import ROWS
+from methods import FROM_DEFAULT, FROM_EARLIER, ROWS
 
 SHOWN = ("linear_macro_f1", "knn_macro_f1", "held_out_macro_f1", "ari")
 CHANGED = ("simulated dense", *REAL)
@@ -79,9 +79,10 @@ def main() -> None:
         return f"{len(scores)}: {short(scores.mean(0))}, range {short(np.ptp(scores, 0))}"
 
     print("Controls, seeds 0 and 1\n\n" + table(CONTROLS, SETS, first_two))
-    changes = [row for row in ROWS if any(found[name, row] for name in CHANGED)]
-    changes = [row for row in changes if row == "default" or row not in CONTROLS]
-    print("\nOne change at a time\n\n" + table(changes, CHANGED, first))
+    for title, rows in (("the default", FROM_DEFAULT), ("an earlier default", FROM_EARLIER)):
+        changes = [row for row in rows if any(found[name, row] for name in CHANGED)]
+        changes = [row for row in changes if row == "default" or row not in CONTROLS]
+        print(f"\nChanges to {title}\n\n" + table(changes, CHANGED, first))
     several = [row for row in ROWS if any(len(found[name, row]) > 1 for name in CHANGED)]
     print("\nTraining seeds\n\n" + table(several, CHANGED, spread))
 

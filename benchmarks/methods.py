@@ -32,11 +32,24 @@ PAPER = {
     "train": {**PRESETS["paper"]["train"], "steps": 300, "cells_per_step": 128},
 }
 # What differs from the default, a row each.
-ROWS: dict[str, dict[str, Any]] = {
+FROM_DEFAULT: dict[str, dict[str, Any]] = {
     "default": {},
     "random encoder": {"train": {"steps": 0}},
     "paper's preset, 300 steps": PAPER,
     "paper's preset, untrained": {**PAPER, "train": {**PAPER["train"], "steps": 0}},
+    "all markers shown": {"train": {"marker_dropout": 0.0}},
+    "a quarter hidden": {"train": {"marker_dropout": 0.25}},
+    "three quarters hidden": {"train": {"marker_dropout": 0.75}},
+    "half hidden, 300 steps": {"train": {"steps": 300}},
+    "half hidden, 3,000 steps": {"train": {"steps": 3000}},
+    "half hidden, gain 0.7 to 1.4": {"train": {"gain": (0.7, 1.4)}},
+    "half hidden, width 16": {"encoder": {"width": 16}},
+    "half hidden, surroundings beyond 4 to 8 um": {"train": {"surroundings_um": (4.0, 8.0)}},
+}
+# What differs from an earlier default, which showed all markers in each view.
+EARLIER = {"marker_dropout": 0.0, "steps": 300}
+FROM_EARLIER: dict[str, dict[str, Any]] = {
+    "all shown, 300 steps": {},
     "own surroundings": {"train": {"surroundings_um": OFF}},
     "surroundings beyond 2.5 to 4 um": {"train": {"surroundings_um": (2.5, 4.0)}},
     "surroundings beyond 4 to 8 um": {"train": {"surroundings_um": (4.0, 8.0)}},
@@ -72,6 +85,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "mean pooling": {"encoder": {"pooling": "mean"}},
     "pooling sigma 3 um": {"encoder": {"pooling_radius_um": 3.0}},
     "fusion as trained": {"train": {"fusion": "trained"}},
+}
+ROWS = FROM_DEFAULT | {
+    name: {**tables, "train": EARLIER | tables.get("train", {})}
+    for name, tables in FROM_EARLIER.items()
 }
 SHOWN = ("linear_macro_f1", "knn_macro_f1", "held_out_macro_f1", "ari", "ami")
 

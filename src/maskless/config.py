@@ -141,7 +141,7 @@ class TrainSettings(Settings):
     view_um: tuple[Positive, ...] = Field(
         (16.0, 16.0, 14.0, 12.0), description="edges of the views of one cell"
     )
-    steps: Annotated[int, Field(ge=0)] = Field(300, description="optimiser steps (0 = untrained)")
+    steps: Annotated[int, Field(ge=0)] = Field(1000, description="optimiser steps (0 = untrained)")
     cells_per_step: Annotated[int, Field(ge=2)] = Field(128, description="cells in a batch")
     optimizer: Literal["adamw", "lars"] = Field(
         "adamw", description="LARS as in the paper, or AdamW"
