@@ -116,7 +116,7 @@ def make_encoder(config: Config) -> Encoder:
 def make_training(
     config: Config, cells: views_benchmark.Cells, count: int, surroundings: bool = False
 ) -> Training:
-    changes = {"cells_per_step": count, "jitter_um": 0.0}
+    changes = {"cells_per_step": count, "jitter_um": 0.0, "marker_dropout": 0.0}
     if not surroundings:
         changes["surroundings_um"] = (0.0, 0.0)
     settings = config.train.model_copy(update=changes)

@@ -50,7 +50,9 @@ except ImportError:
 
 SIZE, PATCH, BATCH = 16, 32, 64
 IMAGES, SIDE = 4, 1000
-SETTINGS = TrainSettings(zoom=(0.9, 1.1), gain=(0.5, 2.0), noise=0.1, jitter_um=0.0)
+SETTINGS = TrainSettings(
+    zoom=(0.9, 1.1), gain=(0.5, 2.0), noise=0.1, jitter_um=0.0, marker_dropout=0.0
+)
 
 
 @dataclass(frozen=True)
