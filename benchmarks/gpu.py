@@ -64,7 +64,7 @@ STEPS_ASKED, CELLS_ASKED, SMALL_BATCH = 5000, 1_800_000, 2 if DRY else 48
 Form = Callable[[Tensor], Tensor]
 AUGMENT = SimpleNamespace(
     rotate=True, flip=True, zoom=(0.9, 1.1), gain=(0.8, 1.25), gain_per_marker=True, noise=0.1,
-    jitter_um=0.0,
+    jitter_um=0.0, marker_dropout=0.0,
 )  # fmt: skip
 TOWER = SimpleNamespace(
     blocks=(2,), kernel=3, expansion=2, stem_stride=2, norm="marker", pooling="centre",
