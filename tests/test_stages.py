@@ -30,9 +30,9 @@ from maskless.study import STAGES, Study
 from studies import make_study
 
 
-def change(study: Study, **tables: Mapping[str, Any]) -> Study:
+def change(study: Study, device: str = "auto", **tables: Mapping[str, Any]) -> Study:
     """The same study with other settings in its study.toml."""
-    content = study.config.model_dump()
+    content = {**study.config.model_dump(), "device": device}
     for name, table in tables.items():
         content[name].update(table)
     (study.folder / "study.toml").write_text(to_toml(resolve(content)))
@@ -188,6 +188,21 @@ def test_clusters_on_a_gpu_are_other_clusters_and_need_rapids(
     assert of_clusters(ClusterSettings(k=9)) == {  # as before there were GPUs: nothing is stale
         "k": 9, "resolution": 1.0, "min_size": 50, "power": 1.0
     }  # fmt: skip
+
+
+def test_a_gpu_that_is_not_there_is_told_before_any_stage_runs(
+    copy: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuml", None)
+    wrong = [("cuda:99", "cpu", r"torch .* sees"), ("auto", "cuda", "install RAPIDS")]
+    for device, neighbours_on, told in wrong:
+        study = change(
+            copy, device, detect={"nuclear_radius_um": 2.3}, cluster={"device": neighbours_on}
+        )
+        with pytest.raises(SettingsError, match=told):
+            run_study(study.folder)
+        run_study(study.folder, last="clean")  # needs none
+    assert stages_run(copy)[len(STAGES) :] == []
 
 
 def test_a_stage_by_itself_asks_for_those_before(copy: Study) -> None:

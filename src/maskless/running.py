@@ -56,6 +56,7 @@ def run_study(
     forced = STAGES[STAGES.index(first) :] if first else ()
     done = []
     with study.lock():
+        _check_devices(study, {s for s in wanted if s in forced or not is_fresh(study, s)})
         for stage in wanted:
             if stage in forced or not is_fresh(study, stage):
                 _run_stage(study, stage, replace(options, forced=stage in forced))
@@ -99,6 +100,18 @@ def run_one_stage(
             return _summary(study, [], (stage,))
         _run_stage(study, stage, options)
     return _summary(study, [stage], (stage,))
+
+
+def _check_devices(study: Study, due: set[str]) -> None:
+    """A GPU that is not there is told before the hours of work that lead to it."""
+    if due & {"train", "embed"}:
+        from maskless.gpu import choose_device
+
+        choose_device(study.config.device)
+    if "cluster" in due and study.config.cluster.device == "cuda":
+        from maskless.analysis.rapids import rapids_name
+
+        rapids_name()
 
 
 def _run_stage(study: Study, stage: str, options: Options) -> None:

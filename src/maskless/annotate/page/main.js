@@ -128,4 +128,6 @@ function keys(event) {
   }
 }
 
+// A button whose request failed without anybody catching it.
+window.addEventListener("unhandledrejection", (event) => toast(event.reason?.message ?? String(event.reason)));
 start().catch((error) => toast(error.message));
