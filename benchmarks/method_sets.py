@@ -75,7 +75,7 @@ def open_set(name: str, data: Path, scratch: Path) -> DataSet:
 
 def controls(data: DataSet) -> dict[str, Table]:
     """What needs no encoder: discs, rings, pixels, reference masks, our masks, soft Voronoi."""
-    tables = control_tables(data.images, data.matched, data.centres_yx, data.masks, data.folder)
+    tables = control_tables(data.images, data.matched, data.centres_yx, data.masks)
     tables["watershed masks"] = _over_images(data, _segmented)
     tables["soft Voronoi of the centres"] = _over_images(data, _owned)
     return tables

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from maskless.cells_file import read_cells, write_cells
-from maskless.compare import compare_study
+from maskless.compare import compare, compare_study
 from maskless.compare.controls import mask_means, raw_pixels
 from maskless.compare.reference import Counts, Matched, match_reference
 from maskless.compare.scores import held_out_names
@@ -178,15 +178,23 @@ def test_references_that_do_not_fit(
         match(study, file)
 
 
-def test_files_that_are_not_there(study: Study, tissue: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_there(
+    study: Study, tissue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="unreadable"):
         match(study, tmp_path / "none.csv")
     with pytest.raises(InputError, match="no image of the study has a table"):
         match(study, tmp_path / "{image}.csv")
-    files = tissue / "{image}"
+    monkeypatch.chdir(tissue.parent)  # from where both paths start
+    monkeypatch.delattr(compare, "trained_encoder")  # it is told before any training
+    files = f"{tissue.name}/{{image}}"
     with pytest.raises(InputError, match="no mask or table of this image"):
         compare_study(
-            study.folder, f"{files}/cells_truth.csv", "cell_type", masks=f"{files}/none.tif"
+            study.folder,
+            f"{files}/cells_truth.csv",
+            "cell_type",
+            masks=f"{files}/none.tif",
+            trainings=2,
         )
 
 

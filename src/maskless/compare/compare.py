@@ -94,6 +94,8 @@ def compare_study(
         f"matched {counts.matched} of {counts.study} cells with {counts.reference} of the reference"
     )
     centres_yx = cells.obs[["y", "x"]].to_numpy(dtype=np.float64)[matched.rows_p]
+    # Before any training: files that do not fit are told at once.
+    controls = control_tables(images, matched, centres_yx, masks)
     tables: dict[str, list[Table]] = {k: [v] for k, v in _own_tables(cells, matched).items()}
 
     def add(names: Sequence[str], encoders: Sequence[Training]) -> None:
@@ -111,7 +113,6 @@ def compare_study(
         add([PAPER], [paper_preset(study, paper_steps)])
     for other in beside:
         tables[f"{other.name}: embedding"] = [_embedding_beside(other, cells)[matched.rows_p]]
-    controls = control_tables(images, matched, centres_yx, masks, study.folder)
     tables |= {name: [table] for name, table in controls.items()}
     segmented = _segmentation(study, matched, centres_yx)
     if segmented is not None:

@@ -5,7 +5,6 @@ Axes: P = cells, C = markers in use, D = dimensions.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,6 @@ def control_tables(
     matched: Matched,
     centres_yx: NDArray[np.float64],
     masks: str | None,
-    folder: Path,
 ) -> dict[str, Table]:
     """Every control of the matched cells that takes no encoder, by name.
 
@@ -50,10 +48,8 @@ def control_tables(
     centres_yx
         Where the study has them, pixels, (P, 2).
     masks
-        Path with ``{image}`` of label masks whose numbers are the reference's cell_id; None = no
-        means over masks.
-    folder
-        Of the study; relative paths of masks start there or beside the images.
+        Path with ``{image}`` of label masks whose numbers are the reference's cell_id, from the
+        working folder or beside the images; None = no means over masks.
 
     Returns
     -------
@@ -76,7 +72,7 @@ def control_tables(
             "raw pixels": raw_pixels(image, centres_yx[rows]),
         }
         if masks is not None:
-            mask_yx = read_mask(find_given(masks, whole, folder, "--masks"), whole)
+            mask_yx = read_mask(find_given(masks, whole, setting="--masks"), whole)
             made["mask mean"] = mask_means(image, mask_yx, matched.id_p[rows])
         for key, table in made.items():
             parts.setdefault(key, []).append((rows, table))
