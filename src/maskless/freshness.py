@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskless.images import Image
 
 # Raised when a stage computes something else from the same input and settings.
-_VERSION = {**dict.fromkeys(STAGES, 1), "clean": 2, "cluster": 2, "umap": 2}
+_VERSION = {**dict.fromkeys(STAGES, 1), "clean": 2, "cluster": 3, "umap": 3}
 _AFTER: dict[str, tuple[str, ...]] = {
     "read": (),
     "clean": ("read",),

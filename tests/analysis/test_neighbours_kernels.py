@@ -16,16 +16,21 @@ from numpy.typing import NDArray
 
 from maskless.analysis.candidates import (
     EMPTY,
+    OTHERS,
     empty_pools,
-    insert,
+    keep_lowest,
+    lowest_keys,
+    norms_of,
     numbers_of,
-    offer_codes,
-    offer_neighbours_of_neighbours,
+    offer_list,
     offer_products,
     pack,
-    squared_norms,
+    settle,
+    tighten,
 )
+from maskless.analysis.integer_vectors import MOVED_UP
 from maskless.analysis.neighbour_lists import _tour
+from maskless.analysis.ranking import insert, rank_exactly
 
 
 def plain_keys(codes: NDArray[np.int8], queries: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -42,19 +47,18 @@ def offer_lists(
     pool: int,
     skip_self: bool,
 ) -> NDArray[np.int64]:
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    blocks = np.concatenate([[0], np.cumsum(-(-np.array(sizes) // 16))])
-    packed, norms = pack(codes, starts, blocks)
+    lists = pack(codes, norms_of(codes), np.concatenate([[0], np.cumsum(sizes)]))
     pools = empty_pools(len(codes), pool)
-    for c in order:
-        first, stop = blocks[c], blocks[c + 1]
-        offer_codes(codes, queries, packed, norms, first, stop, starts[c], pools, skip_self)
-    return pools[queries]
+    for turn, c in enumerate(order):
+        offer_list(codes, queries, lists, c, pools, 0 if skip_self else OTHERS)
+        if turn == 0:
+            tighten(pools)
+    return lowest_keys(pools)[queries]
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    sizes=st.lists(st.integers(0, 120), min_size=1, max_size=5),
     dimensions=st.sampled_from([32, 64, 96]),
     pool=st.integers(1, 30),
     largest=st.sampled_from([1, 3, 127]),
@@ -84,7 +88,8 @@ def test_largest_sums_fit() -> None:
     queries = np.arange(20, dtype=np.int32)
     found = offer_lists(codes, queries, [20], [0], 20, False)
     np.testing.assert_array_equal(found, np.sort(plain_keys(codes, queries), axis=1))
-    assert (squared_norms(codes) == 512 * 127**2).all()
+    sums = codes.astype(np.int64).sum(axis=1)
+    np.testing.assert_array_equal(norms_of(codes), 512 * 127**2 + 2 * MOVED_UP * sums)
 
 
 @settings(max_examples=50, deadline=None)
@@ -96,7 +101,7 @@ def test_largest_sums_fit() -> None:
 )
 def test_inserted_keys_are_the_lowest_in_order(size: int, count: int, most: int, seed: int) -> None:
     keys = np.random.default_rng(seed).integers(-most, most, count)
-    pool = empty_pools(1, size)[0]
+    pool = np.full(size, EMPTY)
     for key in keys:
         if key < pool[-1]:
             insert(pool, key)
@@ -104,25 +109,72 @@ def test_inserted_keys_are_the_lowest_in_order(size: int, count: int, most: int,
     np.testing.assert_array_equal(pool, expected)
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    held=st.integers(1, 128),
+    least=st.integers(1, 60),
+    more=st.integers(0, 20),
+    most=st.sampled_from([2**8, 2**60]),
+    seed=st.integers(0, 1000),
+)
+def test_lowest_keys_stay_in_their_order(
+    held: int, least: int, more: int, most: int, seed: int
+) -> None:
+    keys = np.full(128, EMPTY)
+    rng = np.random.default_rng(seed)
+    keys[:held] = rng.permutation(np.unique(rng.integers(-most, most, 4 * held)))[:held]
+    held = int((keys != EMPTY).sum())
+    given_keys = keys.copy()
+    kept, highest = keep_lowest(keys, held, least, least + more)
+    assert min(held, least) <= kept <= least + more
+    lowest = np.sort(given_keys)[:kept]
+    np.testing.assert_array_equal(keys[:kept], given_keys[np.isin(given_keys, lowest)])
+    assert (keys[kept:] == EMPTY).all()
+    assert highest == (EMPTY if kept == held else highest)
+    assert kept == held or lowest[-1] <= highest < np.sort(given_keys)[kept]
+
+
+def test_settled_keys_are_the_lowest_and_perhaps_some_more() -> None:
+    codes = np.random.default_rng(5).integers(-127, 128, (300, 32)).astype(np.int8)
+    numbers = np.arange(300, dtype=np.int32)
+    pools = empty_pools(300, 20)
+    lists = pack(codes, norms_of(codes), np.array([0, 300]))
+    offer_list(codes, numbers, lists, 0, pools, OTHERS)
+    expected = lowest_keys(pools)
+    settled = np.empty((300, 23), np.int64)
+    settle(pools, settled)
+    np.testing.assert_array_equal(np.sort(settled, axis=1)[:, :20], expected)
+    few = empty_pools(2, 20)
+    offer_list(
+        codes, numbers[:2], pack(codes[:3], norms_of(codes[:3]), np.array([0, 3])), 0, few, 0
+    )
+    settle(few, settled[:2])
+    np.testing.assert_array_equal((settled[:2] != EMPTY).sum(axis=1), [2, 2])
+
+
 _OTHER_PROCESSOR = """
 import sys
 import numpy as np
-from maskless.analysis.candidates import empty_pools, offer_codes, pack
+from maskless.analysis.candidates import (
+    empty_pools, lowest_keys, norms_of, offer_list, pack, settle, tighten
+)
 from maskless.analysis.integer_vectors import BYTES
 assert not BYTES
 codes = np.load(sys.argv[1])
-ends = np.array([0, len(codes)])
-packed, norms = pack(codes, ends, -(-ends // 16))
+lists = pack(codes, norms_of(codes), np.array([0, len(codes)]))
 pools = empty_pools(len(codes), 9)
 numbers = np.arange(len(codes), dtype=np.int32)
-offer_codes(codes, numbers, packed, norms, 0, -(-len(codes) // 16), 0, pools, True)
-np.save(sys.argv[2], pools)
+offer_list(codes, numbers, lists, 0, pools, 0)
+tighten(pools)
+keys = np.empty((len(codes), 9), np.int64)
+settle(pools, keys)
+np.save(sys.argv[2], np.sort(keys, axis=1))
 """
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
 def test_a_processor_without_products_of_bytes_finds_the_same(tmp_path: Path) -> None:
-    codes = np.random.default_rng(3).integers(-127, 128, (70, 64)).astype(np.int8)
+    codes = np.random.default_rng(3).integers(-127, 128, (170, 64)).astype(np.int8)
     np.save(tmp_path / "codes.npy", codes)
     subprocess.run(
         [
@@ -154,24 +206,30 @@ def test_offered_products_are_the_nearest() -> None:
         ((points**2).sum(1) / 2).astype(np.float32),
         ((queries**2).sum(1) / 2).astype(np.float32),
         500,
-        np.arange(30, dtype=np.int32),
         pools,
-        False,
+        OTHERS,
     )
     distances = ((queries[:, None] - points[None]) ** 2).sum(2)
-    np.testing.assert_array_equal(numbers_of(pools), 500 + np.argsort(distances, axis=1)[:, :9])
-    found = (pools >> 32).astype(np.int32).view(np.float32)
+    keys = lowest_keys(pools)
+    np.testing.assert_array_equal(numbers_of(keys), 500 + np.argsort(distances, axis=1)[:, :9])
+    found = (keys >> 32).astype(np.int32).view(np.float32)
     np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :9] / 2, rtol=1e-4)
 
 
-def test_neighbours_of_neighbours_are_offered() -> None:
-    codes = np.zeros((6, 32), np.int8)
-    codes[:, 0] = [0, 1, 2, 3, 4, 5]
-    before = np.array([[2], [2], [4], [4], [5], [4]], np.int32)
-    pools = empty_pools(6, 3)
-    offer_neighbours_of_neighbours(codes, squared_norms(codes), before, pools, 0, 6)
-    np.testing.assert_array_equal(numbers_of(pools)[:, 0], [4, 4, 5, 5, -1, -1])
-    assert (numbers_of(pools)[:, 1] == -1).all()
+def test_candidates_are_ranked_by_exact_distance_then_index() -> None:
+    points = np.array([[0], [1], [1], [3], [2], [9]], np.float32)
+    order = np.array([5, 4, 3, 2, 1, 0], np.int32)
+    keys = np.full((1, 8), EMPTY)
+    keys[0, :5] = [4, 1, 3, 2, 0]  # in no order, all at distance 0 by their codes
+    indices, distances = np.full((1, 4), -1, np.int32), np.full((1, 4), np.inf, np.float32)
+    rank_exactly(points, order, points, order[-1:], keys, 0, 1, indices, distances, True)
+    np.testing.assert_array_equal(indices, [[1, 2, 4, 3]])
+    np.testing.assert_array_equal(distances, [[1, 1, 2, 3]])
+    keys[0, 2:] = EMPTY
+    indices[:], distances[:] = -1, np.inf
+    rank_exactly(points, order, points, order[-1:], keys, 0, 1, indices, distances, False)
+    np.testing.assert_array_equal(indices, [[1, 4, -1, -1]])
+    np.testing.assert_array_equal(distances, [[1, 4, np.inf, np.inf]])
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])

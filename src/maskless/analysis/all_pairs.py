@@ -9,8 +9,9 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from maskless.analysis.candidates import empty_pools, insert, offer_products, rank_exactly
+from maskless.analysis.candidates import OTHERS, empty_pools, lowest_keys, offer_products
 from maskless.analysis.parallel import parallel_map, row_ranges, single_threaded_torch
+from maskless.analysis.ranking import rank_exactly
 
 _EXTRA_CANDIDATES = 16
 _ROWS = 512
@@ -70,11 +71,10 @@ def compare_all(
                 _half_norms(block),
                 query_norms,
                 first + a,
-                numbers[start:stop],
                 pools,
-                skip_self,
+                start if skip_self else OTHERS,
             )
-        return pools
+        return lowest_keys(pools)
 
     row_parts, point_parts = row_ranges(m, _ROWS), row_ranges(n, _PART)
     with single_threaded_torch():
@@ -82,15 +82,13 @@ def compare_all(
     indices = np.full((m, k), -1, np.int32)
     distances = np.full((m, k), np.inf, np.float32)
     for part, (start, stop) in enumerate(row_parts):
-        pools = found[part * len(point_parts)]
-        for others in found[part * len(point_parts) + 1 : (part + 1) * len(point_parts)]:
-            _merge(pools, others)
+        keys = found[part * len(point_parts) : (part + 1) * len(point_parts)]
         rank_exactly(
             points_nd,
             numbers,
             queries_md[start:stop],
             numbers,
-            pools,
+            np.sort(np.concatenate(keys, axis=1), axis=1)[:, :size],
             0,
             stop - start,
             indices[start:stop],
@@ -109,11 +107,3 @@ def _half_norms(points_nd: NDArray[np.float32]) -> NDArray[np.float32]:
             total += value * value
         norms[i] = total / np.float32(2)
     return norms
-
-
-def _merge(pools_mp: NDArray[np.int64], others_mp: NDArray[np.int64]) -> None:
-    for pool, others in zip(pools_mp, others_mp, strict=True):
-        for key in others:
-            if key >= pool[-1]:  # EMPTY too
-                break
-            insert(pool, key)

@@ -12,7 +12,7 @@ from maskless.analysis.parallel import parallel_map, row_ranges
 
 LEAST_CODE_DIMENSIONS = 64
 MOST_CODE_DIMENSIONS = 512
-_SAMPLE = 10_000
+_SAMPLE = 5000
 _CODING_ROWS = 8192
 
 

@@ -210,6 +210,41 @@ def push_eight(typing: Any, pool: Any, start: Any, key: Any) -> Any:
 
 
 @intrinsic
+def move_eight(typing: Any, keys: Any, start: Any, place: Any, highest: Any) -> Any:
+    """Move those of eight keys from `start` that are not above `highest` down to `place`, in order.
+
+    What stands behind them, to the eighth place, is lost. Gives how many there are.
+    """
+
+    def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        keys, start, place, highest = values
+        kind = ir.VectorType(_INT64, 8)
+        own = _vector_at(context, builder, signature.args[0], keys, start, kind, align=8)
+        out = _place(context, builder, signature.args[0], keys, place, kind)
+        bound = builder.insert_element(ir.Constant(kind, ir.Undefined), highest, _INT32(0))
+        zeros = ir.Constant(ir.VectorType(_INT32, 8), [0] * 8)
+        bound = builder.shuffle_vector(bound, ir.Constant(kind, ir.Undefined), zeros)
+        keep = builder.icmp_signed("<=", own, bound)
+        if BYTES:
+            function = ir.FunctionType(kind, [kind, kind, keep.type])
+            name = "llvm.x86.avx512.mask.compress.v8i64"
+            compress = cgutils.get_or_insert_function(builder.module, function, name)
+            builder.store(builder.call(compress, [own, own, keep]), out, align=8)
+            bits = builder.zext(builder.bitcast(keep, ir.IntType(8)), _INT64)
+            return builder.ctpop(bits)
+        count = _INT64(0)
+        data = context.make_array(signature.args[0])(context, builder, keys).data
+        for lane in range(8):
+            key = builder.extract_element(own, _INT32(lane))
+            builder.store(key, builder.gep(data, [builder.add(place, count)]))
+            kept = builder.zext(builder.extract_element(keep, _INT32(lane)), _INT64)
+            count = builder.add(count, kept)
+        return count
+
+    return types.intp(keys, types.intp, types.intp, types.int64), make
+
+
+@intrinsic
 def lowest_bit(typing: Any, bits: Any) -> Any:
     """Place of the lowest bit that is set in an unsigned number of 64 bits, not zero."""
 

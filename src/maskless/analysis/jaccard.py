@@ -16,8 +16,10 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from maskless.analysis.candidates import EMPTY
 from maskless.analysis.neighbours import Neighbours
 from maskless.analysis.parallel import parallel_map, row_ranges
+from maskless.analysis.ranking import insert
 from maskless.threads import thread_count
 
 _MOVED_ROWS = 16_384
@@ -100,12 +102,13 @@ def _count_shared(  # type: ignore[no-untyped-def]
         for s in range(k):
             stamp[indices_nk[i, s]] = i
         for s in range(k):
-            others = indices_nk[indices_nk[i, s]]
-            count = 0
+            other = np.uint32(indices_nk[i, s])
+            count = np.int32(0)
             mutual = False
             for t in range(k):
-                count += stamp[others[t]] == i
-                mutual |= others[t] == i
+                neighbour = np.uint32(indices_nk[other, t])
+                count = np.int32(count + np.int32(stamp[neighbour] == i))
+                mutual |= neighbour == i
             shared_nk[i, s] = count
             mutual_nk[i, s] = mutual
 
@@ -172,13 +175,12 @@ def _move_rows(  # type: ignore[no-untyped-def]
                 new_columns[first + place] = moved[e]
                 new_weights[first + place] = weights[begin + e]
             continue
-        for e in range(length):  # insertion sort by column
-            key = (np.int64(order_n[columns[begin + e]]) << 32) | e
-            place = e
-            while place > 0 and keys[place - 1] > key:
-                keys[place] = keys[place - 1]
-                place -= 1
-            keys[place] = key
+        for e in range(length):
+            end = -8 & (e + 8)
+            if e % 8 == 0:
+                keys[e:end] = EMPTY
+            column = order_n[np.uint32(columns[begin + e])]
+            insert(keys[:end], (np.int64(column) << 32) | e)
         for place in range(length):
             new_columns[first + place] = keys[place] >> 32
-            new_weights[first + place] = weights[begin + (keys[place] & 0xFFFFFFFF)]
+            new_weights[first + place] = weights[begin + np.uint32(keys[place])]

@@ -128,8 +128,7 @@ def find_communities(
     labels = np.arange(n, dtype=np.int32) if initial is None else initial.astype(np.int32)
     if n == 0 or total == 0:
         return labels, 0.0
-    quality = float(partition_modularity(starts, columns, weights, labels, resolution))
-    done = 0
+    quality, done = 0.0, 0
     while iterations is None or done < iterations:
         rng = np.random.default_rng([seed, done])
         found = _iterate(graph, strengths, labels, resolution / total, refine, rng, run)
@@ -139,6 +138,8 @@ def find_communities(
         if reached <= quality + 1e-9 and done > 1:
             break
         labels, quality = found, reached
+    if done == 0:
+        quality = float(partition_modularity(starts, columns, weights, labels, resolution))
     return labels, quality
 
 

@@ -1,6 +1,8 @@
 """Compiled steps of the Leiden algorithm (:mod:`maskless.analysis.leiden` says what they make).
 
-A graph is the three arrays of a symmetric CSR matrix: `starts`, `columns`, `weights`.
+A graph is the three arrays of a symmetric CSR matrix: `starts`, `columns`, `weights`. Places taken
+from arrays are made unsigned before they are used: numba counts negative ones from the end, and
+asking whether one is negative takes longer than the rest.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ def strengths_of(starts: NDArray[Any], weights: NDArray[np.float32]) -> Any:
     n = len(starts) - 1
     strengths = np.zeros(n, np.float64)
     for i in range(n):
+        strength = 0.0
         for e in range(starts[i], starts[i + 1]):
-            strengths[i] += weights[e]
+            strength += weights[e]
+        strengths[i] = strength
     return strengths
 
 
@@ -35,14 +39,16 @@ def partition_modularity(
     if n == 0:
         return 0.0
     strength_of = np.zeros(labels.max() + 1, np.float64)
-    inside = 0.0
+    inside: Any = 0.0
     total = 0.0
     for i in range(n):
+        strength = 0.0
+        own = labels[i]
         for e in range(starts[i], starts[i + 1]):
-            strength_of[labels[i]] += weights[e]
-            total += weights[e]
-            if labels[columns[e]] == labels[i]:
-                inside += weights[e]
+            strength += weights[e]
+            inside += weights[e] if labels[np.uint32(columns[e])] == own else np.float32(0)
+        strength_of[own] += strength
+        total += strength
     if total == 0:
         return 0.0
     return inside / total - resolution * ((strength_of / total) ** 2).sum()
@@ -64,9 +70,9 @@ def move_nodes(
         size_of[labels[u]] += 1
     empty = np.empty(n + 1, np.int32)
     empties = 0
-    for c in range(n - 1, -1, -1):
-        if size_of[c] == 0:
-            empty[empties] = c
+    for free in range(n - 1, -1, -1):
+        if size_of[free] == 0:
+            empty[empties] = free
             empties += 1
     queue = order.copy()
     waiting = np.ones(n, np.bool_)
@@ -81,8 +87,8 @@ def move_nodes(
         own = labels[u]
         count = 0
         for e in range(starts[u], starts[u + 1]):
-            v = columns[e]
-            c = labels[v]
+            v = np.uint32(columns[e])
+            c = np.uint32(labels[v])
             near[count] = c  # counts only if new: no branch, which could not be foreseen
             count += (v != u) & (links_to[c] == 0.0)
             links_to[c] += weights[e] if v != u else np.float32(0)
@@ -92,12 +98,12 @@ def move_nodes(
         best = own
         best_gain = links_to[own] - factor * strength * strength_of[own]
         for t in range(count):
-            c = near[t]
+            c = np.uint32(near[t])
             gain = links_to[c] - factor * strength * strength_of[c]
             links_to[c] = 0.0
-            if gain > best_gain + least:
-                best_gain = gain
-                best = c
+            better = gain > best_gain + least
+            best_gain = gain if better else best_gain
+            best = np.int32(c) if better else best
         if best_gain < -least and size_of[own] > 1:  # better alone
             empties -= 1
             best = empty[empties]
@@ -112,12 +118,13 @@ def move_nodes(
             empty[empties] = own
             empties += 1
         for e in range(starts[u], starts[u + 1]):
-            v = columns[e]
-            if not waiting[v] and labels[v] != best:
-                waiting[v] = True
-                queue[tail] = v
-                tail = tail + 1 if tail + 1 < n else 0
-                left += 1
+            v = np.uint32(columns[e])
+            queue[tail] = v  # stays only if it counts, as above
+            joins = (not waiting[v]) & (labels[v] != best)
+            waiting[v] |= joins
+            tail += joins
+            tail = tail if tail < n else 0
+            left += joins
 
 
 @njit(nogil=True, cache=True)
@@ -132,24 +139,27 @@ def refined_parts(
     outward = np.zeros(n, np.float64)  # weight from a part to the rest of its community
     size_of = np.ones(n, np.int32)
     for u in range(n):
-        community_strength[labels[u]] += strengths[u]
+        own = labels[u]
+        community_strength[own] += strengths[u]
+        links: Any = 0.0
         for e in range(starts[u], starts[u + 1]):
-            v = columns[e]
-            if v != u and labels[v] == labels[u]:
-                outward[u] += weights[e]
+            v = np.uint32(columns[e])
+            links += weights[e] if (v != u) & (labels[v] == own) else np.float32(0)
+        outward[u] = links
     links_to = np.zeros(n, np.float64)
     near = np.empty(n + 1, np.int32)
     for u in order:
         own = parts[u]
+        label = labels[u]
         strength = strengths[u]
-        whole = community_strength[labels[u]]
+        whole = community_strength[label]
         if size_of[own] != 1 or outward[own] < factor * strength * (whole - strength):
             continue
         count = 0
         for e in range(starts[u], starts[u + 1]):
-            v = columns[e]
-            inside = (v != u) & (labels[v] == labels[u])
-            c = parts[v]
+            v = np.uint32(columns[e])
+            inside = (v != u) & (labels[v] == label)
+            c = np.uint32(parts[v])
             near[count] = c
             count += inside & (links_to[c] == 0.0)
             links_to[c] += weights[e] if inside else np.float32(0)
@@ -157,7 +167,7 @@ def refined_parts(
         best_gain = GAIN * strength
         best_links = 0.0
         for t in range(count):
-            c = near[t]
+            c = np.uint32(near[t])
             links = links_to[c]
             links_to[c] = 0.0
             if outward[c] >= factor * strength_of[c] * (whole - strength_of[c]):
@@ -237,15 +247,16 @@ def merge_nodes(starts: Any, columns: Any, weights: Any, parts: Any, count: int)
     for a in range(count):
         begin = end
         for t in range(bounds[a], bounds[a + 1]):
-            u = members[t]
+            u = np.uint32(members[t])
             for e in range(starts[u], starts[u + 1]):
-                b = parts[columns[e]]
+                b = np.uint32(parts[np.uint32(columns[e])])
                 new_columns[end] = b
                 end += seen_by[b] != a
                 seen_by[b] = a
                 sums[b] += weights[e]
         for t in range(begin, end):
-            new_weights[t] = sums[new_columns[t]]
-            sums[new_columns[t]] = 0.0
+            b = np.uint32(new_columns[t])
+            new_weights[t] = sums[b]
+            sums[b] = 0.0
         new_starts[a + 1] = end
     return new_starts, new_columns[:end].copy(), new_weights[:end].copy()

@@ -2,11 +2,12 @@
 
 1. Codes (:mod:`maskless.analysis.codes`).
 2. Lists: k-means of a sample; each point belongs to the list of its nearest centre.
-3. Effort: the true neighbours of a sample of queries are known; so many lists are searched for
-   each query that the given share of them is in there.
-4. Candidates: each query is compared with the points of the lists whose centres are nearest to it,
-   then (points among themselves) with the neighbours of its neighbours.
-5. The best candidates are ranked by the exact distance of the points themselves.
+3. Effort: a sample of queries is compared with every code, and the nearest codes are ranked by the
+   exact distance of their points. So many lists are searched for each query that the given share of
+   these neighbours is in there.
+4. Candidates: each query is compared with the codes of the lists whose centres are nearest to it.
+   So many are kept that the given share of the sample's neighbours is among them.
+5. The candidates are ranked by the exact distance of the points themselves.
 
 All sums of codes are exact integers, and equal distances are ranked by number, so results do not
 depend on the number of threads.
@@ -17,32 +18,38 @@ Letters of axes: n points, m queries, d dimensions, c centres (lists), p candida
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from maskless.analysis.all_pairs import compare_all
 from maskless.analysis.candidates import (
+    OTHERS,
+    Lists,
+    Pools,
+    aligned_codes,
     empty_pools,
+    lowest_keys,
+    norms_of,
     numbers_of,
-    offer_codes,
-    offer_neighbours_of_neighbours,
+    offer_list,
     pack,
-    rank_exactly,
-    squared_norms,
+    settle,
+    tighten,
 )
 from maskless.analysis.codes import Coder
-from maskless.analysis.integer_vectors import LANES
 from maskless.analysis.parallel import parallel_map, row_ranges, single_threaded_torch
+from maskless.analysis.ranking import rank_exactly
 from maskless.progress import log
 
-BREADTH = 20
 SAMPLE = 128
-"""Queries whose true neighbours tell how many lists to search."""
+"""Queries whose neighbours tell how many lists to search and how many candidates to keep."""
 
+_DEPTH = 512  # candidates beyond k that are ranked for the sample
 _ROWS = 4096
+_SEARCHED_ROWS = 1024  # their pools fit into the cache of one core
+_MORE = 3  # candidates may be so many more, which lets them be chosen sooner
 _CENTRE_STEPS = 4
 _POINTS_PER_CENTRE = 40
 
@@ -55,32 +62,27 @@ class Effort:
     ----------
     variance
         Share of the variance that the codes keep.
-    extra
-        Candidates beyond k that are ranked by exact distance.
     missed
-        Share of the true neighbours of a sample that may be in other lists than those that are
-        searched; the steps after it find some of them again.
+        Share of the neighbours of a sample that may be in other lists than those searched.
+    blurred
+        Share of them that may be no candidates because codes of other points are nearer.
+    most_extra
+        Greatest number of candidates beyond k that are ranked by exact distance.
     """
 
     variance: float
-    extra: int
     missed: float
+    blurred: float
+    most_extra: int
 
 
-USUAL = Effort(0.9, 16, 0.02)
-THOROUGH = Effort(1.0, 80, 0.01)
+USUAL = Effort(0.9, 0.012, 0.006, 64)
+THOROUGH = Effort(1.0, 0.005, 0.001, 96)
 
 
 def usual_list_size(n: int) -> int:
     """Points in a list: comparing with centres and with points shall both cost little."""
     return min(512, max(64, round(0.8 * float(n**0.5))))
-
-
-class Known(NamedTuple):
-    """True nearest neighbours of some of the points: their rows (s,) and indices (s, k)."""
-
-    rows_s: NDArray[np.intp]
-    indices_sk: NDArray[np.int32]
 
 
 class NeighbourLists:
@@ -113,90 +115,77 @@ class NeighbourLists:
             self.coder = Coder.fit(points_nd, effort.variance, self._rng)
             codes = self.coder.encode(points_nd)
         self.centres = _Centres(_find_centres(codes, max(1, n // usual_list_size(n)), self._rng))
-        list_n = self.centres.nearest(codes, 1)[:, 0]
+        list_n = self.centres.nearest(codes)
         self.list_n = list_n
         self.order_n = np.argsort(list_n, kind="stable").astype(np.int32)
-        self.codes_nd = codes[self.order_n]
+        self.codes_nd = aligned_codes(*codes.shape)
+        np.take(codes, self.order_n, axis=0, out=self.codes_nd)
         sizes = np.bincount(list_n, minlength=len(self.centres))
-        self.starts_c = np.concatenate([[0], np.cumsum(sizes)])
-        self.blocks_c = np.concatenate([[0], np.cumsum(-(-sizes // LANES))])
-        self.packed, self.norms = pack(self.codes_nd, self.starts_c, self.blocks_c)
+        self.norm_n = norms_of(self.codes_nd)
+        self.lists = pack(self.codes_nd, self.norm_n, np.concatenate([[0], np.cumsum(sizes)]))
 
-    def neighbours(
-        self, known: Known, rooted: bool = True
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def neighbours(self, rooted: bool = True) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Nearest other points of each point: indices (n, k) and distances (n, k)."""
-        place_n = np.empty(len(self.order_n), np.int32)
-        place_n[self.order_n] = np.arange(len(self.order_n), dtype=np.int32)
-        searched = self._lists_needed(self.codes_nd[place_n[known.rows_s]], known.indices_sk)
-        pools = self._search(self.codes_nd, searched, skip_self=True)
-        before = numbers_of(pools[:, :BREADTH])
-        norm_n = squared_norms(self.codes_nd)
-        parallel_map(
-            lambda rows: offer_neighbours_of_neighbours(
-                self.codes_nd, norm_n, before, pools, *rows
-            ),
-            row_ranges(len(pools), max(_ROWS, len(pools) // 64)),
-            "neighbours of neighbours",
+        n = len(self.order_n)
+        places = np.sort(self._rng.choice(n, min(n, SAMPLE), replace=False))
+        searched, wanted = self._needed(
+            self.codes_nd[places], self.points_nd[self.order_n[places]], places
         )
-        return self._rank(self.points_nd, self.order_n, pools, rooted)
+        keys = self._search(self.codes_nd, self.list_n[self.order_n], searched, wanted, 0)
+        return self._rank(self.points_nd, self.order_n, keys, rooted)
 
     def nearest(
         self, queries_md: NDArray[np.float32], rooted: bool = True
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Nearest points of other points: indices (m, k) and distances (m, k)."""
+        m = len(queries_md)
         with single_threaded_torch():
             codes = self.coder.encode(queries_md)
-        rows = np.sort(self._rng.choice(len(codes), min(len(codes), SAMPLE), replace=False))
-        true, _ = compare_all(
-            self.points_nd, queries_md[rows], self.k, skip_self=False, rooted=False
-        )
-        # There is no round of neighbours of neighbours here, so more lists are searched.
-        searched = 2 * self._lists_needed(codes[rows], true)
-        pools = self._search(codes, min(searched, len(self.centres)), skip_self=False)
-        return self._rank(queries_md, np.arange(len(codes), dtype=np.int32), pools, rooted)
+        rows = np.sort(self._rng.choice(m, min(m, SAMPLE), replace=False))
+        searched, wanted = self._needed(codes[rows], queries_md[rows])
+        keys = self._search(codes, self.centres.nearest(codes), searched, wanted, OTHERS)
+        return self._rank(queries_md, np.arange(m, dtype=np.int32), keys, rooted)
 
     def _search(
-        self, codes_md: NDArray[np.int8], searched: int, skip_self: bool
+        self,
+        codes_md: NDArray[np.int8],
+        nearest_list_m: NDArray[np.int32],
+        searched: int,
+        wanted: int,
+        own: int,
     ) -> NDArray[np.int64]:
-        """Fill a pool for every code from so many lists.
+        """Candidates of every code from so many lists: keys (m, wanted and a few more).
 
         Queries that stand together share lists: their pools and lists stay in the cache.
         """
         m = len(codes_md)
-        lists = self.centres.nearest(codes_md, searched)
-        pools = empty_pools(m, self.k + self.effort.extra)
-        log(f"nearest neighbours: {searched} of {len(self.centres)} lists searched for each cell")
+        keys = np.empty((m, wanted + _MORE), np.int64)
+        log(
+            f"nearest neighbours: {searched} of {len(self.centres)} lists searched for each cell, "
+            f"{wanted} candidates ranked"
+        )
 
         def search_part(part: tuple[int, int]) -> None:
-            for columns in (lists[:, :1], lists[:, 1:]):  # the nearest list first: it prunes most
-                _offer_lists(
-                    codes_md,
-                    np.ascontiguousarray(columns[slice(*part)]),
-                    part[0],
-                    self.packed,
-                    self.norms,
-                    self.starts_c,
-                    self.blocks_c,
-                    pools,
-                    skip_self,
-                )
+            start, stop = part
+            codes = codes_md[start:stop]
+            pools = empty_pools(stop - start, wanted)
+            first = nearest_list_m[start:stop]  # prunes most
+            _offer_lists(
+                codes, first[:, None], np.full_like(first, -1), self.lists, pools, own + start
+            )
+            tighten(pools)
+            others = self.centres.some_nearest(codes, searched)
+            _offer_lists(codes, others, first, self.lists, pools, own + start)
+            settle(pools, keys[start:stop])
 
-        parallel_map(search_part, row_ranges(m, _ROWS), "nearest neighbours")
-        return pools
-
-    def _lists_needed(self, codes_sd: NDArray[np.int8], indices_sk: NDArray[np.int32]) -> int:
-        """Number of lists, nearest first, that hold the share of these true neighbours."""
-        place_sc = np.argsort(self.centres.order(codes_sd), axis=1)
-        needed = np.take_along_axis(place_sc, self.list_n[indices_sk], axis=1) + 1
-        covered = 1 - self.effort.missed
-        return int(np.quantile(needed, covered, method="higher"))
+        parallel_map(search_part, row_ranges(m, _SEARCHED_ROWS), "nearest neighbours")
+        return keys
 
     def _rank(
         self,
         queries_md: NDArray[np.float32],
         query_order_m: NDArray[np.int32],
-        pools_mp: NDArray[np.int64],
+        keys_mw: NDArray[np.int64],
         rooted: bool,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         m = len(queries_md)
@@ -208,7 +197,7 @@ class NeighbourLists:
                 self.order_n,
                 queries_md,
                 query_order_m,
-                pools_mp,
+                keys_mw,
                 *rows,
                 indices,
                 distances,
@@ -218,38 +207,86 @@ class NeighbourLists:
         )
         return indices, distances
 
+    def _needed(
+        self,
+        codes_sd: NDArray[np.int8],
+        queries_sd: NDArray[np.float32],
+        own_s: NDArray[np.intp] | None = None,
+    ) -> tuple[int, int]:
+        """Numbers of lists (nearest first) and of nearest codes that hold the given shares.
+
+        `own_s` are the places of the queries, if they are points themselves.
+        """
+        sample, n = len(codes_sd), len(self.order_n)
+        depth = min(self.k + _DEPTH, n - (own_s is not None))
+        pools = empty_pools(sample, depth + (own_s is not None))
+        numbers = np.arange(sample, dtype=np.int32)
+        for c in range(len(self.centres)):
+            offer_list(codes_sd, numbers, self.lists, c, pools, OTHERS)
+        keys = lowest_keys(pools)
+        if own_s is not None:
+            itself = numbers_of(keys) == own_s[:, None]
+            itself[~itself.any(axis=1), -1] = True
+            keys = keys[~itself].reshape(sample, depth)
+        indices = np.empty((sample, self.k), np.int32)
+        distances = np.empty((sample, self.k), np.float32)
+        rank_exactly(
+            self.points_nd,
+            self.order_n,
+            queries_sd,
+            numbers,
+            keys,
+            0,
+            sample,
+            indices,
+            distances,
+            False,
+        )
+        near = self.order_n[numbers_of(keys)]
+        rank = np.concatenate(
+            [np.isin(a, b).nonzero()[0] for a, b in zip(near, indices, strict=True)]
+        )
+        wanted = 1 + int(np.quantile(rank, 1 - self.effort.blurred, method="higher"))
+        place_sc = np.argsort(self.centres.order(codes_sd), axis=1)
+        lists = np.take_along_axis(place_sc, self.list_n[indices], axis=1) + 1
+        searched = int(np.quantile(lists, 1 - self.effort.missed, method="higher"))
+        return searched, min(max(wanted, self.k), self.k + self.effort.most_extra)
+
 
 class _Centres:
     """Centres of lists, codes themselves."""
 
     def __init__(self, codes_cd: NDArray[np.int8]) -> None:
         self.codes_cd = codes_cd
-        ends = np.array([0, len(codes_cd)])
-        self.packed, self.norms = pack(codes_cd, ends, -(-ends // LANES))
+        self.norm_c = norms_of(codes_cd)
+        self._list = pack(codes_cd, self.norm_c, np.array([0, len(codes_cd)]))
 
     def __len__(self) -> int:
         return len(self.codes_cd)
 
-    def nearest(self, codes_md: NDArray[np.int8], number: int) -> NDArray[np.int32]:
-        """Numbers (m, number) of the nearest centres, nearest first."""
-        nearest = np.empty((len(codes_md), number), np.int32)
+    def nearest(self, codes_md: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Numbers (m,) of the nearest centres."""
+        nearest = np.empty(len(codes_md), np.int32)
 
         def find_rows(rows: tuple[int, int]) -> None:
-            start, stop = rows
-            pools = empty_pools(stop - start, number)
-            numbers = np.arange(stop - start, dtype=np.int32)
-            blocks = -(-len(self) // LANES)
-            codes = codes_md[start:stop]
-            offer_codes(codes, numbers, self.packed, self.norms, 0, blocks, 0, pools, False)
-            nearest[start:stop] = numbers_of(pools)
+            nearest[slice(*rows)] = self.some_nearest(codes_md[slice(*rows)], 1)[:, 0]
 
         parallel_map(find_rows, row_ranges(len(codes_md), _ROWS))
         return nearest
 
+    def some_nearest(self, codes_md: NDArray[np.int8], number: int) -> NDArray[np.int32]:
+        """Numbers (m, number) of the nearest centres, in no order."""
+        m = len(codes_md)
+        pools = empty_pools(m, number)
+        offer_list(codes_md, np.arange(m, dtype=np.int32), self._list, 0, pools, OTHERS)
+        keys = np.empty((m, number), np.int64)
+        settle(pools, keys)
+        return numbers_of(keys)
+
     def order(self, codes_md: NDArray[np.int8]) -> NDArray[np.int64]:
         """All centres by rising distance, ties as in `nearest`."""
         products = codes_md.astype(np.int64) @ self.codes_cd.T.astype(np.int64)
-        distances = squared_norms(self.codes_cd) - 2 * products
+        distances = (self.codes_cd.astype(np.int64) ** 2).sum(axis=1) - 2 * products
         return np.argsort(distances, axis=1, kind="stable")
 
 
@@ -261,7 +298,7 @@ def _find_centres(
     sample = codes_nd[np.sort(rng.choice(n, min(n, lists * _POINTS_PER_CENTRE), replace=False))]
     centres = sample[np.sort(rng.choice(len(sample), lists, replace=False))].copy()
     for _ in range(_CENTRE_STEPS):
-        nearest = _Centres(centres).nearest(sample, 1)[:, 0]
+        nearest = _Centres(centres).nearest(sample)
         sums, counts = _sum_by_centre(sample, nearest, lists)
         centres = np.rint(sums / np.maximum(counts, 1)[:, None]).astype(np.int8)
         empty = np.flatnonzero(counts == 0)
@@ -307,39 +344,27 @@ def _sum_by_centre(codes_nd: NDArray[np.int8], nearest_n: NDArray[np.int32], lis
 @njit(nogil=True, cache=True)
 def _offer_lists(  # type: ignore[no-untyped-def]
     codes_md: NDArray[np.int8],
-    lists_qc: NDArray[np.int32],
-    first_query: int,
-    packed: NDArray[np.int8],
-    norms: NDArray[np.int32],
-    starts_c: NDArray[np.int64],
-    blocks_c: NDArray[np.int64],
-    pools_mp: NDArray[np.int64],
-    skip_self: bool,
+    lists_mc: NDArray[np.int32],
+    done_m: NDArray[np.int32],
+    lists: Lists,
+    pools: Pools,
+    own: int,
 ):
-    """Offer to queries ``first_query ..`` the codes of their lists, list after list."""
-    number, columns = lists_qc.shape
-    ends = np.zeros(len(starts_c), np.int64)
+    """Offer to queries the codes of their lists but one that was done before, list after list."""
+    number, columns = lists_mc.shape
+    ends = np.zeros(len(lists.starts_c), np.int64)
     for q in range(number):
         for j in range(columns):
-            ends[lists_qc[q, j] + 1] += 1
+            ends[lists_mc[q, j] + 1] += lists_mc[q, j] != done_m[q]
     ends = np.cumsum(ends)
     place = ends[:-1].copy()
     queries = np.empty(number * columns, np.int32)
     for q in range(number):
         for j in range(columns):
-            c = lists_qc[q, j]
-            queries[place[c]] = first_query + q
-            place[c] += 1
-    for c in range(len(starts_c) - 1):
+            c = lists_mc[q, j]
+            if c != done_m[q]:
+                queries[place[c]] = q
+                place[c] += 1
+    for c in range(len(ends) - 1):
         if ends[c + 1] > ends[c]:
-            offer_codes(
-                codes_md,
-                queries[ends[c] : ends[c + 1]],
-                packed,
-                norms,
-                blocks_c[c],
-                blocks_c[c + 1],
-                starts_c[c],
-                pools_mp,
-                skip_self,
-            )
+            offer_list(codes_md, queries[ends[c] : ends[c + 1]], lists, c, pools, own)

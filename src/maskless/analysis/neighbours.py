@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from maskless.analysis.all_pairs import compare_all
-from maskless.analysis.neighbour_lists import SAMPLE, THOROUGH, USUAL, Known, NeighbourLists
+from maskless.analysis.neighbour_lists import THOROUGH, USUAL, NeighbourLists
 from maskless.analysis.parallel import parallel_map, row_ranges
 from maskless.analysis.rapids import compare_all_on_gpu, rapids_name
 from maskless.errors import InputError, SettingsError
@@ -25,7 +25,7 @@ EXACT_UP_TO = 10_000
 LEAST_RECALL = 0.95
 """Below this, measured on a sample, the approximate search is done again more thoroughly."""
 
-_CHECKED = 128
+_CHECKED = 64
 _CHECKED_ROWS = 8192
 
 
@@ -89,8 +89,9 @@ def nearest_neighbours(
 
     Up to 10,000 points all pairs are compared in float32; above, candidates come from inverted
     lists (:mod:`maskless.analysis.neighbour_lists`) and are ranked by exact distance. How many
-    lists are searched follows from the true neighbours of 128 points, so that about 98 to 99 % of
-    all are found whatever the number of points. 128 other points are checked against all, and if
+    lists are searched and how many candidates are ranked follows from the neighbours of 128 points,
+    so that about 98 % of all are found whatever the number of points. 64 points are checked against
+    all, and if
     less than 95 % of their neighbours were found (data without structure in many dimensions), a
     more thorough search follows. The result is the same with any number of threads.
 
@@ -136,20 +137,17 @@ def nearest_neighbours(
     if exact:
         indices, distances = compare_all(points, points, k, skip_self=True, rooted=rooted)
     else:
-        sample = min(n, SAMPLE + _CHECKED)
-        rows = np.random.default_rng(seed).choice(n, sample, replace=False)
-        true, true_distances = _find_others(points, rows, k, rooted)
-        known = Known(rows[:SAMPLE], true[:SAMPLE])
-        checked = slice(-_CHECKED, None)
+        rows = np.random.default_rng(seed).choice(n, min(n, _CHECKED), replace=False)
+        _, true_distances = _find_others(points, rows, k, rooted)
         for effort in (USUAL, THOROUGH):
             lists = NeighbourLists(points, k, seed, effort)
-            indices, distances = lists.neighbours(known, rooted)
+            indices, distances = lists.neighbours(rooted)
             incomplete = np.flatnonzero(indices[:, -1] < 0)
             if len(incomplete):
                 indices[incomplete], distances[incomplete] = _find_others(
                     points, incomplete, k, rooted
                 )
-            recall = _share_near(distances[rows[checked]], true_distances[checked, -1])
+            recall = _share_near(distances[rows], true_distances[:, -1])
             log(f"nearest neighbours: {recall:.1%} of the true ones found ({_CHECKED} checked)")
             if recall >= LEAST_RECALL:
                 break

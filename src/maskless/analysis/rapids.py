@@ -16,8 +16,9 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from maskless.analysis.candidates import EMPTY, rank_exactly
+from maskless.analysis.candidates import EMPTY
 from maskless.analysis.parallel import parallel_map, row_ranges
+from maskless.analysis.ranking import rank_exactly
 from maskless.errors import SettingsError
 from maskless.progress import track
 
