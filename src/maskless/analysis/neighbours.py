@@ -91,9 +91,8 @@ def nearest_neighbours(
     lists (:mod:`maskless.analysis.neighbour_lists`) and are ranked by exact distance. How many
     lists are searched and how many candidates are ranked follows from the neighbours of 128 points,
     so that about 98 % of all are found whatever the number of points. 64 points are checked against
-    all, and if
-    less than 95 % of their neighbours were found (data without structure in many dimensions), a
-    more thorough search follows. The result is the same with any number of threads.
+    all, and if less than 95 % of their neighbours were found (data without structure in many
+    dimensions), a more thorough search follows. The result is the same with any number of threads.
 
     Parameters
     ----------
