@@ -12,9 +12,8 @@ The fit, for each marker alone:
    above the brightest view, and is constant below the darkest.
 3. *Background and positive cells*, from the calibrated levels of cells and of positions drawn at
    random over the images. Positions are split by Otsu's threshold; the lower part is background,
-   and its median becomes 0, but for a hundredth: below it activations fall to those of an empty
-   view at a hundredth of the slope, so that dim cells keep their order. The least level of a
-   positive cell:
+   and its median becomes 0, but for 0.00005: from there activations fall evenly to the 0 of an
+   empty view, so that dim cells keep their order. The least level of a positive cell:
 
    - Where Otsu's threshold parts the cells well (it takes more than 0.7 of their variance; a
      Gaussian gives 0.64), that threshold. This also finds few bright cells among many.
@@ -61,7 +60,7 @@ _EVERYWHERE = 0.7
 _EVERYWHERE_LEAST = 0.1
 _NEARLY_ALL = 0.15
 _SPREADS = 5 * 1.4826
-_BELOW = 0.01  # slope of the activation below the background
+_DIM = 5e-5  # activation at the background
 _TINY = 1e-12
 
 
@@ -109,8 +108,8 @@ class Activation(nn.Module):
                 do="Run maskless.encoder.fit_activation on views of cells first",
             )
         level = self.level(features_bck)
-        below = torch.minimum(level, self.background) - self.empty
-        return (level - self.background).clamp(min=0) + _BELOW * below.clamp(min=0)
+        dim = (level - self.empty) / (self.background - self.empty).clamp(min=_TINY)
+        return (level - self.background).clamp(min=0) + _DIM * dim.clamp(0, 1)
 
     def level(self, features_bck: Tensor) -> Tensor:
         """Activations before the background is taken away, (B, C)."""
@@ -169,7 +168,7 @@ def fit_activation(
             background[m] = max(level, empty[m])
             brightest = float(np.percentile(cells[:, m], 99)) - background[m]
             positive_above[m] = max(positive - background[m], 0.1 * brightest, 0.0)
-            positive_above[m] += _BELOW * (background[m] - empty[m])
+            positive_above[m] += _DIM
         fit.empty.copy_(torch.from_numpy(empty))
         fit.background.copy_(torch.from_numpy(background))
         fit.positive_above.copy_(torch.from_numpy(positive_above))
