@@ -117,6 +117,27 @@ def test_empty_views_have_no_activation(encoder: Encoder) -> None:
     assert (activations(encoder, torch.zeros(3, len(MARKERS), 16, 16)) == 0).all()
 
 
+def test_cells_below_the_background_keep_their_order_near_0(encoder: Encoder) -> None:
+    with torch.no_grad():
+        features = encoder.features(made_views(300, False, 5)[0])
+        level = encoder.activation.level(features).numpy()
+        found = encoder.activations_of(features).numpy()
+    fit = encoder.activation
+    compared = 0
+    for marker in range(len(MARKERS)):
+        empty, background = float(fit.empty[marker]), float(fit.background[marker])
+        dim = (level[:, marker] > empty) & (level[:, marker] < background)
+        assert (found[dim, marker] < 1e-4).all()
+        assert (found[level[:, marker] <= empty, marker] == 0).all()
+        assert (found[level[:, marker] > background + 1e-3, marker] > 1e-4).all()
+        values, places = np.unique(level[dim, marker], return_index=True)
+        assert (np.diff(found[dim, marker][places]) >= 0).all()
+        if len(values) > 20:
+            assert len(np.unique(found[dim, marker])) > 0.9 * len(values)
+            compared += 1
+    assert compared >= 2
+
+
 def test_activation_ignores_other_markers(
     encoder: Encoder, cells: tuple[torch.Tensor, np.ndarray]
 ) -> None:
