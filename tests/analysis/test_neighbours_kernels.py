@@ -29,7 +29,7 @@ from maskless.analysis.candidates import (
     tighten,
 )
 from maskless.analysis.integer_vectors import MOVED_UP
-from maskless.analysis.neighbour_lists import _tour
+from maskless.analysis.neighbour_lists import _Centres, _tour
 from maskless.analysis.ranking import insert, rank_exactly
 
 
@@ -238,3 +238,17 @@ def test_tour_visits_all_and_goes_to_the_nearest(count: int) -> None:
     codes[1:, 0] = 1 + np.random.default_rng(1).permutation(count - 1)
     order = _tour(codes)
     np.testing.assert_array_equal(codes[order, 0], np.arange(count))
+
+
+def test_nearest_centres_among_some_are_those_among_all() -> None:
+    rng = np.random.default_rng(3)
+    codes_cd = rng.integers(-60, 60, (200, 32)).astype(np.int8)
+    queries_md = codes_cd[:50]
+    centres = _Centres(codes_cd)
+    nearest = centres.some_nearest(queries_md, 6)
+    among = np.unique(nearest[:10])
+    assert 2 * len(among) < len(centres)  # a list of its own
+    found = centres.some_nearest(queries_md[:10], 6, among)
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(nearest[:10], axis=1))
+    np.testing.assert_array_equal(centres.around(1)[:, 0], np.arange(200))
+    assert centres.around(500).shape == (200, 200)

@@ -5,7 +5,8 @@
 3. Effort: a sample of queries is compared with every code, and the nearest codes are ranked by the
    exact distance of their points. So many lists are searched for each query that the given share of
    these neighbours is in there.
-4. Candidates: each query is compared with the codes of the lists whose centres are nearest to it.
+4. Candidates: each query is compared with the codes of the lists whose centres are nearest to it,
+   of those about the nearest one.
    So many are kept that the given share of the sample's neighbours is among them.
 5. The candidates are ranked by the exact distance of the points themselves.
 
@@ -52,6 +53,7 @@ _SEARCHED_ROWS = 1024  # their pools fit into the cache of one core
 _MORE = 3  # candidates may be so many more, which lets them be chosen sooner
 _CENTRE_STEPS = 4
 _POINTS_PER_CENTRE = 40
+_AROUND = 8  # times the searched lists: as many about the nearest one are looked through
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class NeighbourLists:
             f"{wanted} candidates ranked"
         )
 
+        around_cw = self.centres.around(_AROUND * searched)
+
         def search_part(part: tuple[int, int]) -> None:
             start, stop = part
             codes = codes_md[start:stop]
@@ -174,7 +178,9 @@ class NeighbourLists:
                 codes, first[:, None], np.full_like(first, -1), self.lists, pools, own + start
             )
             tighten(pools)
-            others = self.centres.some_nearest(codes, searched)
+            # Queries that stand together have few nearest lists, and theirs are about those.
+            among = np.unique(around_cw[np.unique(first)])
+            others = self.centres.some_nearest(codes, searched, among)
             _offer_lists(codes, others, first, self.lists, pools, own + start)
             settle(pools, keys[start:stop])
 
@@ -274,14 +280,28 @@ class _Centres:
         parallel_map(find_rows, row_ranges(len(codes_md), _ROWS))
         return nearest
 
-    def some_nearest(self, codes_md: NDArray[np.int8], number: int) -> NDArray[np.int32]:
-        """Numbers (m, number) of the nearest centres, in no order."""
+    def some_nearest(
+        self, codes_md: NDArray[np.int8], number: int, among: NDArray[np.int32] | None = None
+    ) -> NDArray[np.int32]:
+        """Numbers (m, number) of the nearest centres, in no order; of all, or of some of them."""
         m = len(codes_md)
         pools = empty_pools(m, number)
-        offer_list(codes_md, np.arange(m, dtype=np.int32), self._list, 0, pools, OTHERS)
+        centres = self._list
+        if among is not None and 2 * len(among) < len(self):
+            centres = pack(
+                self.codes_cd[among], self.norm_c[among], np.array([0, len(among)], np.int64)
+            )
+        else:
+            among = None
+        offer_list(codes_md, np.arange(m, dtype=np.int32), centres, 0, pools, OTHERS)
         keys = np.empty((m, number), np.int64)
         settle(pools, keys)
-        return numbers_of(keys)
+        found = numbers_of(keys)
+        return found if among is None else among[found]
+
+    def around(self, number: int) -> NDArray[np.int32]:
+        """Numbers (c, number) of the centres nearest to each, itself among them."""
+        return self.some_nearest(self.codes_cd, min(number, len(self)))
 
     def order(self, codes_md: NDArray[np.int8]) -> NDArray[np.int64]:
         """All centres by rising distance, ties as in `nearest`."""
