@@ -56,7 +56,7 @@ def run_study(
     forced = STAGES[STAGES.index(first) :] if first else ()
     done = []
     with study.lock():
-        _check_devices(study, {s for s in wanted if s in forced or not is_fresh(study, s)})
+        _check_devices(study, wanted, forced)
         for stage in wanted:
             if stage in forced or not is_fresh(study, stage):
                 _run_stage(study, stage, replace(options, forced=stage in forced))
@@ -102,13 +102,21 @@ def run_one_stage(
     return _summary(study, [stage], (stage,))
 
 
-def _check_devices(study: Study, due: set[str]) -> None:
-    """A GPU that is not there is told before the hours of work that lead to it."""
-    if due & {"train", "embed"}:
+def _check_devices(study: Study, wanted: tuple[str, ...], forced: tuple[str, ...]) -> None:
+    """A GPU that is not there is told before the hours of work that lead to it.
+
+    Only where one is asked for: to find out which stages are due reads files of every image.
+    """
+
+    def due(stage: str) -> bool:
+        return stage in wanted and (stage in forced or not is_fresh(study, stage))
+
+    device = study.config.device
+    if device not in ("auto", "cpu") and (due("train") or due("embed")):
         from maskless.gpu import choose_device
 
-        choose_device(study.config.device)
-    if "cluster" in due and study.config.cluster.device == "cuda":
+        choose_device(device)
+    if study.config.cluster.device == "cuda" and due("cluster"):
         from maskless.analysis.rapids import rapids_name
 
         rapids_name()
